@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 
-use super::format::{BackupKind, Member, Segment, Subject, parse_index_key};
+use super::format::{BackupKind, INDEX_TYPE, Member, Segment, Subject, parse_index_key, parse_member_key};
 use super::member::{Entry, unpack};
 use super::place::Place;
 use crate::{Error, Result};
@@ -77,7 +78,7 @@ impl Chain {
     }
 }
 
-/// The chains below a prefix, with their indexes.
+/// The chains below a prefix, with their indexes; of a backup that wrote none yet, or has died, there is none.
 async fn find(place: &Place, prefix: &str) -> Result<BTreeMap<String, Revisions>> {
     let mut found = BTreeMap::<String, Revisions>::new();
     let mut listed = place.list(prefix);
@@ -85,6 +86,8 @@ async fn find(place: &Place, prefix: &str) -> Result<BTreeMap<String, Revisions>
         if let Some(key) = parse_index_key(&object.key) {
             let newest = found.entry(key.chain_prefix).or_default().entry(key.first_cv).or_default();
             *newest = key.revision.max(*newest);
+        } else if let Some(key) = parse_member_key(&object.key) {
+            found.entry(key.chain_prefix).or_default();
         }
     }
     Ok(found)
@@ -153,6 +156,25 @@ async fn read(
         break;
     }
     Ok(Some((chain, problems)))
+}
+
+/// Creates an index; whether it did. Otherwise another one has its place.
+pub(super) async fn create(place: &Place, chain: &Chain, segment: &Segment) -> Result<bool> {
+    let file = Bytes::from(segment.file());
+    let key = chain.index_key(segment);
+    if !place.create(&key, file.clone(), INDEX_TYPE).await?
+        && place.get(&key).await?.is_none_or(|there| there != file)
+    {
+        return Ok(false);
+    }
+    // Another one had it, and has given it up for an index of a later revision.
+    let indexes = find(place, &format!("{}index/", chain.prefix)).await?;
+    let newest = indexes.get(&chain.prefix).and_then(|revisions| revisions.get(&segment.first_cv));
+    if newest.is_some_and(|newest| *newest > segment.revision) {
+        place.delete(&key).await?;
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 /// The newest chain of a collection; none if there is none.

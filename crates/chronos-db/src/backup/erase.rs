@@ -5,34 +5,55 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use bson::oid::ObjectId;
-use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::catalog::{self, BackupProblem, Chain};
-use super::format::{INDEX_TYPE, MEMBER_TYPE, Member, Segment, parse_index_key};
+use super::format::{MEMBER_TYPE, Member, Segment, parse_index_key};
 use super::member::{Entry, Filling};
+use super::numbers::numbers_of;
 use super::place::Place;
 use super::source::Source;
+use super::unnamed::{self, Taken};
 use crate::records::{ItemId, Row};
-use crate::{Error, Result, Timestamp};
-
-/// The note by which a collection is known again, beside its numbers.
-pub(super) const CHAIN: &str = "backup";
+use crate::{Error, Result};
 
 /// So often is begun anew because others rewrite the same index.
 const ATTEMPTS: usize = 64;
 
-/// Takes erased items out of one chain. Returns how many files were written anew.
+/// Takes erased items out of one chain. Returns how many files were written anew or removed.
 pub(super) async fn from_chain(
     source: &Source,
     place: &Place,
     chain_prefix: &str,
     ids: &HashSet<ItemId>,
 ) -> Result<u64> {
+    let (mut ids, mut taken) = (ids.clone(), 0);
     if ids.is_empty() {
         return Ok(0);
     }
+    for _ in 0..ATTEMPTS {
+        // First of all: what is there by now can be named only by an index that is created before ours, or not at all.
+        let files = unnamed::list(place, chain_prefix).await?;
+        taken += from_indexed(source, place, chain_prefix, &ids).await?;
+        match unnamed::take_out(source, place, chain_prefix, files, &ids).await? {
+            Taken::All(removed) => return Ok(taken + removed),
+            Taken::Again(more) => ids.extend(more),
+        }
+    }
+    Err(rewritten_by_others(chain_prefix))
+}
+
+fn rewritten_by_others(chain_prefix: &str) -> Error {
+    Error::storage(format!("the backup `{chain_prefix}` is rewritten by others all the time")).retryable()
+}
+
+/// Takes them out of the files that indexes name.
+async fn from_indexed(
+    source: &Source,
+    place: &Place,
+    chain_prefix: &str,
+    ids: &HashSet<ItemId>,
+) -> Result<u64> {
     finish_others(place, chain_prefix).await?;
     let mut chain = catalog::sound(place, chain_prefix).await?;
     let cvs = numbers_of(source, &chain, ids).await?;
@@ -51,49 +72,12 @@ pub(super) async fn from_chain(
             }
             attempts += 1;
             if attempts == ATTEMPTS {
-                let message = format!("the backup `{chain_prefix}` is rewritten by others all the time");
-                return Err(Error::storage(message).retryable());
+                return Err(rewritten_by_others(chain_prefix));
             }
             chain = catalog::sound(place, chain_prefix).await?;
         }
     }
     Ok(rewritten)
-}
-
-/// The numbers that versions of the items have in a chain, if all of them are known.
-async fn numbers_of(source: &Source, chain: &Chain, ids: &HashSet<ItemId>) -> Result<Option<BTreeSet<i64>>> {
-    // In a chain of an older state of the collection they had others.
-    if identity(source).await?.is_none_or(|known| known.to_hex() != chain.id()) {
-        return Ok(None);
-    }
-    let mut cvs = BTreeSet::new();
-    for id in ids {
-        match numbers_of_item(source, *id).await? {
-            Some(numbers) => cvs.extend(numbers),
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(cvs))
-}
-
-/// The numbers of an item's versions, if all of them have their rows.
-pub(super) async fn numbers_of_item(source: &Source, id: ItemId) -> Result<Option<Vec<i64>>> {
-    let mut rows = source.index.rows_of(id);
-    let mut cvs = Vec::new();
-    while let Some(row) = rows.try_next().await? {
-        if usize::try_from(row.ov).ok() != Some(cvs.len()) {
-            return Ok(None);
-        }
-        cvs.push(row.cv);
-    }
-    Ok(Some(cvs))
-}
-
-/// The identity of the collection's numbers, if it has one yet.
-pub(super) async fn identity(source: &Source) -> Result<Option<ObjectId>> {
-    let index = &source.index;
-    let found = index.documents.get(&index.names.counter, vec![CHAIN.into()]).await?;
-    Ok(found.first().and_then(|note| note.get_object_id("chain").ok()))
 }
 
 /// The index without the content of the items, whose new files are stored; none if there is none in it.
@@ -173,11 +157,7 @@ async fn replace(
     old: &Segment,
     newer: &Segment,
 ) -> Result<bool> {
-    let file = Bytes::from(newer.file());
-    let key = chain.index_key(newer);
-    if !place.create(&key, file.clone(), INDEX_TYPE).await?
-        && place.get(&key).await?.is_none_or(|there| there != file)
-    {
+    if !catalog::create(place, chain, newer).await? {
         for member in changed(newer, old) {
             place.delete(&chain.member_key(member)).await?;
         }
@@ -214,23 +194,6 @@ async fn finish_others(place: &Place, chain_prefix: &str) -> Result<()> {
             }
         }
         place.delete(key).await?;
-    }
-    Ok(())
-}
-
-/// Removes files that no index names and that were written before `before`: nobody is about to name them any more.
-pub(super) async fn remove_abandoned(place: &Place, chain: &Chain, before: Timestamp) -> Result<()> {
-    let named: HashSet<String> = chain
-        .segments
-        .iter()
-        .flat_map(|segment| &segment.members)
-        .map(|member| chain.member_key(member))
-        .collect();
-    let mut listed = place.list(&format!("{}members/", chain.prefix));
-    while let Some(object) = listed.try_next().await? {
-        if object.modified < before && !named.contains(&object.key) {
-            place.delete(&object.key).await?;
-        }
     }
     Ok(())
 }

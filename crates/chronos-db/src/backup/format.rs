@@ -43,6 +43,15 @@ impl Subject {
         Self { database: database.to_owned(), collection: collection.to_owned(), whose }
     }
 
+    /// What the handle saw that wrote it.
+    pub(crate) fn scope(&self) -> Scope {
+        match self.whose.strip_prefix("tenant-") {
+            Some(tenant) => Scope::tenant(tenant),
+            None if self.whose == "untenanted" => Scope::Untenanted,
+            None => Scope::All,
+        }
+    }
+
     /// Below which its chains lie.
     pub(crate) fn prefix(&self) -> Result<String> {
         keys::backups_prefix(&self.database, &self.collection, &self.whose)
@@ -262,6 +271,28 @@ pub(super) fn parse_index_key(key: &str) -> Option<IndexKey> {
     })
 }
 
+/// What the key of a member says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct MemberKey {
+    /// Up to and with the chain's `/`.
+    pub(super) chain_prefix: String,
+    pub(super) first_cv: i64,
+    pub(super) last_cv: i64,
+}
+
+/// Reads the key of a member; none if it is another key.
+pub(super) fn parse_member_key(key: &str) -> Option<MemberKey> {
+    let (folder, name) = key.rsplit_once('/')?;
+    let chain_prefix = folder.strip_suffix("members")?;
+    ObjectId::parse_str(chain_prefix.strip_suffix('/')?.rsplit('/').next()?).ok()?;
+    let (first_cv, last_cv) = name.strip_suffix(".bson.gz")?.split_once('.')?.0.split_once('-')?;
+    Some(MemberKey {
+        chain_prefix: chain_prefix.to_owned(),
+        first_cv: first_cv.parse().ok()?,
+        last_cv: last_cv.parse().ok()?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,6 +348,12 @@ mod tests {
             read,
             IndexKey { chain_prefix: prefix.clone(), chain: segment.chain, first_cv: 0, revision: 0 }
         );
-        assert_eq!(parse_index_key(&format!("{prefix}members/0-1.x.bson.gz")), None);
+        let member = format!("{prefix}members/0-1.x.bson.gz");
+        assert_eq!(parse_index_key(&member), None);
+        assert_eq!(
+            parse_member_key(&member),
+            Some(MemberKey { chain_prefix: prefix.clone(), first_cv: 0, last_cv: 1 })
+        );
+        assert_eq!(parse_member_key(&format!("{prefix}index/0.0.ndjson")), None);
     }
 }

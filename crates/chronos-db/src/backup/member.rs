@@ -2,7 +2,7 @@
 //!
 //! That is what `mongodump --gzip` writes, so `bsondump` reads it.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 
 use bson::raw::{RawBinaryRef, cstr};
 use bson::spec::BinarySubtype;
@@ -14,11 +14,14 @@ use flate2::write::GzEncoder;
 
 use super::format::Member;
 use crate::documents::{raw_bson, whole_raw};
-use crate::records::{checksum, off_thread};
+use crate::records::{Row, checksum, off_thread};
 use crate::{Error, Result, Timestamp};
 
 /// From so many bytes on a member is full: it has at most one version beyond that.
 const FULL: usize = 1024 * 1024;
+/// The most bytes of what belongs to a version: BSON counts a document's by 31 bits, and one request takes a file of that
+/// length on every object storage (S3 5 GiB, Azure 5000 MiB).
+const LONGEST: usize = 2_000 * 1024 * 1024;
 /// Members are made smaller than they could be where that costs more time than it saves bytes.
 const LEVEL: Compression = Compression::new(4);
 
@@ -48,6 +51,20 @@ pub(super) struct Entry {
 }
 
 crate::debug_some!(Entry { damage });
+
+/// Checks that what belongs to a version has room in a file.
+///
+/// # Errors
+/// `STORAGE_ERROR` if it has not.
+pub(super) fn check_length(item: usize, blobs: impl IntoIterator<Item = usize>) -> Result<()> {
+    let length = blobs.into_iter().fold(item, usize::saturating_add);
+    if length <= LONGEST {
+        return Ok(());
+    }
+    Err(Error::storage(format!(
+        "it has {length} bytes with its files; a backup takes {LONGEST} of one version"
+    )))
+}
 
 impl Entry {
     fn encode(&self) -> RawDocumentBuf {
@@ -219,6 +236,37 @@ pub(super) async fn unpack(file: Bytes, member: &Member) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// The first row that is wanted in a file that no index names, so that nothing says how long it is. Of what cannot be
+/// read nothing is found.
+pub(super) async fn search(
+    file: Bytes,
+    wanted: impl Fn(&Row) -> bool + Send + 'static,
+) -> Result<Option<Row>> {
+    off_thread(true, move || {
+        let mut unpacked = GzDecoder::new(&file[..]);
+        while let Some(one) = next_document(&mut unpacked) {
+            let entry = raw_bson::framed(&one).and_then(Entry::decode);
+            let Some(row) = entry.ok().and_then(|entry| Row::read(&entry.row).ok()) else { continue };
+            if wanted(&row) {
+                return Some(row);
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// The next document; none at the end, and where the file is damaged.
+fn next_document(from: &mut impl Read) -> Option<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length).ok()?;
+    let rest = u64::try_from(i32::from_le_bytes(length)).ok()?.checked_sub(4)?;
+    let mut one = length.to_vec();
+    // It grows as there are bytes: a damaged length takes no memory.
+    from.take(rest).read_to_end(&mut one).ok()?;
+    Some(one)
+}
+
 fn read_all(raw: &[u8]) -> Result<Vec<Entry>> {
     let cut = || Error::storage("it ends in the middle of a version");
     let (mut entries, mut rest) = (Vec::new(), raw);
@@ -270,6 +318,12 @@ mod tests {
             wrong[at] ^= 1;
             assert!(unpack(wrong.into(), &member).await.is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_version_that_is_longer_than_a_document_can_be_is_refused() {
+        assert!(check_length(LONGEST - 2, [1, 1]).is_ok());
+        assert!(check_length(LONGEST - 2, [1, 2]).is_err());
     }
 
     #[tokio::test]

@@ -2,23 +2,28 @@
 //! collections built anew from there.
 //!
 //! `format.rs` says what lies in a backup, `member.rs` packs and reads its files, `catalog.rs` finds them in a
-//! `place.rs`. `log.rs` reads rows, `source.rs` versions with their payloads, `writer.rs` writes what came since the last backup.
-//! `target.rs`, `restore.rs` and `restore_state.rs` build a collection, `check.rs` lists and verifies, `erase.rs` takes erased items out of one, `take_out.rs` out of all.
+//! `place.rs`, `notes.rs` notes which places there are, `numbers.rs` knows the numbers of a collection again.
+//! `source.rs` reads versions with their payloads, `draft.rs` writes some files and their index, `writer.rs` what came since the last backup.
+//! `target.rs`, `restore.rs` and `restore_state.rs` build a collection, `check.rs` lists and verifies. `erase.rs` takes erased items out of a chain, `unnamed.rs`
+//! out of files that no index names, `take_out.rs` out of all chains.
 //! `actions/` is what callers see.
 
 mod actions;
 mod catalog;
 mod check;
+mod draft;
 mod erase;
 mod format;
-mod log;
 mod member;
+mod notes;
+mod numbers;
 mod place;
 mod restore;
 mod restore_state;
 mod source;
 mod take_out;
 mod target;
+mod unnamed;
 mod writer;
 
 pub use self::actions::back_up::{BackUp, BackedUp};

@@ -1,5 +1,6 @@
 //! Where backups are: the backups bucket of an entry, or a folder.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,15 +8,32 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 
 use crate::objects::{ObjectInfo, ObjectStorage, Put, PutMode, PutOptions, StoreObjects};
-use crate::records::PayloadStore;
+use crate::records::{ObjectBuckets, PayloadStore};
 use crate::{Error, Result};
 
 /// Where backups are.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     objects: Arc<dyn ObjectStorage>,
-    /// The folder, where it is one: no configuration leads there.
-    pub(super) folder: Option<PathBuf>,
+    pub(super) at: At,
+}
+
+/// The name of a place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum At {
+    /// A folder: no configuration leads there.
+    Folder(PathBuf),
+    /// A bucket of a storage connection.
+    Bucket { storage: String, bucket: String },
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
+            Self::Bucket { storage, bucket } => write!(f, "{storage}/{bucket}"),
+        }
+    }
 }
 
 impl Place {
@@ -32,12 +50,18 @@ impl Place {
                 "the database has no object storage, and with it no bucket for backups: name a folder";
             return Err(Error::validation(message));
         };
-        Ok(Self { objects: payloads.bucket(&space.backups)?, folder: None })
+        Self::bucket(&space.backups, payloads, space)
+    }
+
+    /// A bucket of the storage of the entry.
+    pub(super) fn bucket(bucket: &str, payloads: &PayloadStore, space: &ObjectBuckets) -> Result<Self> {
+        let at = At::Bucket { storage: space.storage.clone(), bucket: bucket.to_owned() };
+        Ok(Self { objects: payloads.bucket(bucket)?, at })
     }
 
     pub(super) fn folder(folder: &Path) -> Result<Self> {
         let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        Ok(Self { objects: Arc::new(StoreObjects::folder(folder)?), folder: Some(absolute) })
+        Ok(Self { objects: Arc::new(StoreObjects::folder(folder)?), at: At::Folder(absolute) })
     }
 
     pub(super) async fn get(&self, key: &str) -> Result<Option<Bytes>> {

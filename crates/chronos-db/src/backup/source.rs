@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use bson::RawDocumentBuf;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::log::{Log, rows};
-use super::member::{Blob, Entry};
+use super::member::{Blob, Entry, check_length};
 use crate::documents::{Direction, Filter, Scan, raw_bson};
 use crate::records::{
-    BlobRef, Head, Manifests, PayloadStore, Reader, RecordIndex, Row, Scope, check_payload, unpacked,
+    BlobRef, Head, LeftRows, LogAsk, LogRow, PayloadStore, Reader, RecordIndex, Row, Scope, Versions,
+    check_payload, unpacked,
 };
 use crate::{Error, ErrorKind, Result};
 
+/// So much of the log is read at once: rows may have their payloads in them.
+const PIECE_ROWS: usize = 256;
+const PIECE_BYTES: usize = 4 * 1024 * 1024;
 /// Payloads that are read at once.
 const PARALLEL: usize = 16;
 /// The media type of a text rendition.
@@ -25,7 +28,7 @@ const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 pub(super) struct Source {
     pub(super) index: Arc<RecordIndex>,
     pub(super) payloads: Arc<PayloadStore>,
-    pub(super) manifests: Arc<Manifests>,
+    pub(super) versions: Arc<Versions>,
     pub(super) scope: Scope,
 }
 
@@ -33,16 +36,31 @@ impl Source {
     /// The rows behind `after`, up to `up_to`, which must be settled, with what belongs to them.
     pub(super) fn entries(&self, after: i64, up_to: i64) -> BoxStream<'static, Result<Entry>> {
         let source = self.clone();
-        let log = Log {
-            index: Arc::clone(&self.index),
-            manifests: Arc::clone(&self.manifests),
-            scope: self.scope.clone(),
-        };
-        let entries = rows(log, after, up_to).map_ok(move |stored| {
+        let entries = self.rows(after, up_to).map_ok(move |stored| {
             let source = source.clone();
             async move { source.entry(stored).await }
         });
         entries.try_buffered(PARALLEL).boxed()
+    }
+
+    /// The rows alone, as they are stored.
+    fn rows(&self, after: i64, up_to: i64) -> BoxStream<'static, Result<RawDocumentBuf>> {
+        let begin = (self.clone(), LeftRows::default(), after);
+        let pieces = stream::try_unfold(begin, move |(source, mut left, after)| async move {
+            if after >= up_to {
+                return Ok::<_, Error>(None);
+            }
+            let ask =
+                LogAsk { filter: Filter::All, without: Vec::new(), rows: PIECE_ROWS, bytes: PIECE_BYTES };
+            let piece = source.versions.log(&source.scope, (after, up_to), &ask, Some(&mut left)).await?;
+            let rows = piece.rows.into_iter().map(|(_, row)| match row {
+                LogRow::Kept(stored) => stored,
+                LogRow::Left(row) => row.stored(),
+            });
+            let rows: Vec<_> = rows.map(Ok).collect();
+            Ok(Some((stream::iter(rows), (source, left, piece.to))))
+        });
+        pieces.try_flatten().boxed()
     }
 
     /// The latest state of every item, in the order of its number: of a collection that keeps no versions. An item
@@ -76,6 +94,7 @@ impl Source {
                     blobs.push(self.blob_of_state(&row, blob, bucket, key).await?);
                 }
             }
+            check_length(item.len(), blobs.iter().map(|blob: &Blob| blob.bytes.len()))?;
             Ok((item, blobs))
         };
         let mut entry = bare(&row.stored())?;
@@ -144,6 +163,7 @@ impl Source {
             }
         };
         check_payload(&item, payload)?;
+        let length = item.len();
         entry.item = Some(item);
         // What an earlier version stored came with that one.
         let own = format!("/v{}/", row.ov);
@@ -152,6 +172,7 @@ impl Source {
                 entry.blobs.push(self.blob(row, blob, bucket, key).await?);
             }
         }
+        check_length(length, entry.blobs.iter().map(|blob| blob.bytes.len()))?;
         Ok(entry)
     }
 

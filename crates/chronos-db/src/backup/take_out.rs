@@ -2,23 +2,21 @@
 
 use std::collections::HashSet;
 
-use futures::TryStreamExt as _;
-
-use super::catalog;
 use super::erase::from_chain;
 use super::format::Subject;
-use super::place::Place;
+use super::place::{At, Place};
 use super::source::Source;
+use super::{catalog, notes};
 use crate::Result;
-use crate::documents::{Filter, Scan};
 use crate::records::{ItemId, Scope, Workers};
 
 /// What became of an erased item's copies in backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TakenOut {
-    /// Files that were written anew without it.
+    /// Files that were written anew without it, or removed.
     pub(crate) members: u64,
-    /// Folders that may hold it and are not in reach: the next backup to each of them takes it out.
+    /// Folders, and buckets of other storages, that may hold it and are not in reach: the next backup to each of them
+    /// takes it out.
     pub(crate) due: Vec<String>,
 }
 
@@ -29,36 +27,43 @@ pub(crate) async fn take_out(workers: &Workers, scope: &Scope, id: ItemId) -> Re
     let source = Source {
         index: index.clone(),
         payloads: payloads.clone(),
-        manifests: workers.manifests.clone(),
+        versions: workers.versions.clone(),
         scope: scope.clone(),
     };
-    let mut taken = TakenOut { members: 0, due: folders(&source).await? };
-    if payloads.buckets.is_none() {
-        return Ok(taken);
-    }
-    let place = Place::of(None, payloads)?;
-    let subject = Subject::new(&index.names.head.database, &index.names.collection, scope);
-    for (chain, problems) in catalog::chains(&place, &subject.prefix_of_all()?).await? {
-        if let Some(problem) = problems.into_iter().next() {
-            return Err(problem.error());
+    let mut taken = TakenOut::default();
+    let mut places = notes::noted(&source).await?;
+    let space = payloads.buckets.as_ref();
+    if let Some(space) = space {
+        let here = At::Bucket { storage: space.storage.clone(), bucket: space.backups.clone() };
+        if !places.contains(&here) {
+            places.push(here);
         }
-        // `Users` and `users` share a prefix.
-        if chain.segments.first().is_some_and(|first| first.subject.collection == subject.collection) {
-            taken.members += from_chain(&source, &place, &chain.prefix, &HashSet::from([id])).await?;
+    }
+    for at in places {
+        match (&at, space) {
+            (At::Bucket { storage, bucket }, Some(space)) if *storage == space.storage => {
+                let place = Place::bucket(bucket, payloads, space)?;
+                taken.members += from_place(&source, &place, id).await?;
+            }
+            _ => taken.due.push(at.to_string()),
         }
     }
     Ok(taken)
 }
 
-/// Folders with a backup of the collection that holds something.
-async fn folders(source: &Source) -> Result<Vec<String>> {
-    let index = &source.index;
-    let scan = Scan { filter: Filter::exists("folder".to_owned(), true), ..Scan::default() };
-    let notes = index.documents.scan(&index.names.counter, scan);
-    let folders =
-        notes.try_filter_map(|note| async move { Ok(note.get_str("folder").ok().map(str::to_owned)) });
-    let mut folders: Vec<String> = folders.try_collect().await?;
-    folders.sort();
-    folders.dedup();
-    Ok(folders)
+/// Takes an item out of every chain of its collection. Returns how many files were written anew or removed.
+async fn from_place(source: &Source, place: &Place, id: ItemId) -> Result<u64> {
+    let names = &source.index.names;
+    let subject = Subject::new(&names.head.database, &names.collection, &source.scope);
+    let mut taken = 0;
+    for (chain, problems) in catalog::chains(place, &subject.prefix_of_all()?).await? {
+        if let Some(problem) = problems.into_iter().next() {
+            return Err(problem.error());
+        }
+        // `Users` and `users` share a prefix; a chain that has no index yet may be of either.
+        if chain.segments.first().is_none_or(|first| first.subject.collection == subject.collection) {
+            taken += from_chain(source, place, &chain.prefix, &HashSet::from([id])).await?;
+        }
+    }
+    Ok(taken)
 }

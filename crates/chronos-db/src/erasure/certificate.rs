@@ -21,7 +21,8 @@ pub struct Certificate {
     pub erased_at: Timestamp,
     /// What went.
     pub counts: ErasureCounts,
-    /// Folders with backups that may hold the item and were not in reach: the next backup to each takes it out.
+    /// Folders, and buckets of other storage connections (`storage/bucket`), with backups that may hold the item and were
+    /// not in reach: the next backup to each takes it out.
     pub backups_due: Vec<String>,
     /// The SHA-256, in lower-case hex, of what is certified: this certificate, the database and the item's id.
     /// docs/format.md says over which text.

@@ -1,17 +1,15 @@
 //! The log of one collection as followers read it: its rows in the order of their numbers.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use bson::{Document, RawDocument};
-use futures::TryStreamExt as _;
 use tokio::sync::Mutex;
 
 use crate::Result;
 use crate::documents::filter::Test;
-use crate::documents::{Direction, Filter, Scan, raw_bson};
+use crate::documents::{Filter, raw_bson};
 use crate::records::{
-    LeftRows, Op, RecordIndex, Row, Scope, VersionSelector, Versions, Watermark, Workers, int, number,
+    LeftRows, LogAsk, LogRow, Op, RecordIndex, Row, Scope, VersionSelector, Versions, Watermark, Workers,
 };
 
 /// Rows that are read, and worked off, at once.
@@ -106,53 +104,38 @@ impl Log {
     }
 
     async fn pieces(&self, after: i64, up_to: i64, is_beyond: bool) -> Result<Vec<Piece>> {
-        let (mut found, mut to) = self.in_index(after, up_to).await?;
-        if is_beyond {
-            let mut left = self.left.lock().await;
-            let rows = left.read(&self.versions, &self.scope, after, to, PIECE).await?;
-            if rows.len() == PIECE {
-                to = rows.last().map_or(to, |row| row.cv);
-            }
-            // For a while a row is in both.
-            let kept: HashSet<i64> = found.iter().map(|(cv, _)| *cv).collect();
-            for row in rows.into_iter().filter(|row| !kept.contains(&row.cv)) {
-                let indexed = raw_bson::decode(&row.meta.indexed)?;
-                found.push((row.cv, Ok(LogEntry { row, indexed })));
-            }
-            found.sort_by_key(|(cv, _)| *cv);
-        }
-        Ok(in_pieces(found.into_iter().filter(|(cv, _)| *cv <= to), after, to))
+        let ask = LogAsk {
+            filter: Filter::Field("op".into(), Test::Ne(Op::Void.as_str().into())),
+            without: ["inline", "riders", "refs"].map(str::to_owned).to_vec(),
+            rows: PIECE,
+            bytes: usize::MAX,
+        };
+        let mut left = match is_beyond {
+            true => Some(self.left.lock().await),
+            false => None,
+        };
+        let read = self.versions.log(&self.scope, (after, up_to), &ask, left.as_deref_mut()).await?;
+        let found = read.rows.into_iter().map(|(cv, row)| Ok((cv, self.found(cv, row)?)));
+        let found: Vec<(i64, Found)> = found.collect::<Result<_>>()?;
+        Ok(in_pieces(found.into_iter(), after, read.to))
     }
 
-    /// What the index has, by number, and the number up to which that is everything.
-    async fn in_index(&self, after: i64, up_to: i64) -> Result<(Vec<(i64, Found)>, i64)> {
-        let numbers = Filter::gt("cv", int(after)).and(Filter::lte("cv", int(up_to)));
-        let scan = Scan {
-            filter: self.scope.narrow(numbers.and(Filter::Field("op".into(), Test::Ne("VOID".into())))),
-            order: vec![("cv".into(), Direction::Ascending)],
-            limit: Some(PIECE as u64),
-            without: ["inline", "riders", "refs"].map(str::to_owned).to_vec(),
-            ..Scan::default()
+    fn found(&self, cv: i64, row: LogRow) -> Result<Found> {
+        let stored = match row {
+            LogRow::Kept(stored) => stored,
+            LogRow::Left(row) => {
+                let indexed = raw_bson::decode(&row.meta.indexed)?;
+                return Ok(Ok(LogEntry { row: *row, indexed }));
+            }
         };
-        let mut rows = self.index.documents.scan_stored(&self.index.names.ver, scan);
-        let (mut found, mut read, mut last) = (Vec::new(), 0, after);
-        while let Some(stored) = rows.try_next().await? {
-            read += 1;
-            let (cv, row) = match entry(&stored) {
-                Ok(entry) => (entry.row.cv, Ok(entry)),
-                Err(error) => {
-                    let named = damaged(&stored, error.message());
-                    tracing::warn!(
-                        collection = %self.index.names.collection, cv = named.cv, row = %named.row, error = %named.message,
-                        "a damaged version row is passed over"
-                    );
-                    (named.cv, Err(named))
-                }
-            };
-            last = last.max(cv);
-            found.push((cv, row));
-        }
-        Ok((found, if read < PIECE { up_to } else { last }))
+        Ok(entry(&stored).map_err(|error| {
+            let named = damaged(&stored, cv, error.message());
+            tracing::warn!(
+                collection = %self.index.names.collection, cv, row = %named.row, error = %named.message,
+                "a damaged version row is passed over"
+            );
+            named
+        }))
     }
 }
 
@@ -186,13 +169,13 @@ fn entry(stored: &RawDocument) -> Result<LogEntry> {
     Ok(LogEntry { row, indexed })
 }
 
-/// What can be said of a row that cannot be read. It was found by its number, so that is there.
-fn damaged(stored: &RawDocument, message: &str) -> DamagedRow {
-    let fields = raw_bson::decode_part(stored, |field| matches!(field, "_id" | "cv")).unwrap_or_default();
+/// What can be said of a row that cannot be read.
+fn damaged(stored: &RawDocument, cv: i64, message: &str) -> DamagedRow {
+    let fields = raw_bson::decode_part(stored, |field| field == "_id").unwrap_or_default();
     let row = match fields.get("_id") {
         Some(bson::Bson::ObjectId(id)) => id.to_hex(),
         Some(other) => other.to_string(),
         None => "unknown".to_owned(),
     };
-    DamagedRow { cv: number(&fields, "cv").unwrap_or(-1), row, message: message.to_owned() }
+    DamagedRow { cv, row, message: message.to_owned() }
 }

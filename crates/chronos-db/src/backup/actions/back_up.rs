@@ -151,7 +151,7 @@ impl Action for BackUp {
                 source: Source {
                     index: workers.index.clone(),
                     payloads,
-                    manifests: workers.manifests.clone(),
+                    versions: workers.versions.clone(),
                     scope: scope.clone(),
                 },
                 watermark: &workers.watermark,

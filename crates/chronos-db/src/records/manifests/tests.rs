@@ -13,13 +13,14 @@ use super::store::{Prepared, Writing};
 use super::{Manifests, Switch};
 use crate::config::{Retention, Rollup, Transactions, UpdateMode, WriteOptimization};
 use crate::documents::embedded::EmbeddedDocuments;
-use crate::documents::{Batch, Guard, Write};
+use crate::documents::{Batch, Filter, Guard, Write};
 use crate::objects::{ObjectStorage, StoreObjects};
 use crate::records::document::rules::VersionRules;
 use crate::records::index::scope::Scope;
 use crate::records::index::{RecordIndex, Settings};
 use crate::records::model::{ItemId, Names, Op, Row, VersionMeta, VersionSelector};
 use crate::records::storage::payload_store::{ObjectBuckets, PayloadCache, PayloadStore};
+use crate::records::versions::{LeftRows, LogAsk, LogRow, Versions};
 use crate::{Env, ErrorKind, Timestamp};
 
 struct Stage {
@@ -189,6 +190,28 @@ async fn all_rows_come_in_the_order_of_items_and_in_that_of_numbers() {
     assert_eq!(walk.next().await.unwrap().unwrap().ov, 0);
     walk.seek(item(3));
     assert_eq!(walk.peek().await.unwrap().map(|row| (row.id, row.ov)), Some((item(3), 0)));
+}
+
+#[tokio::test]
+async fn the_log_comes_in_pieces_of_bounded_length_wherever_its_rows_are() {
+    let (stage, _) = two_levels().await;
+    // The last of those in manifests are in the index as well, the newest nowhere else.
+    for (n, ov) in (1..=3).flat_map(|n| (12..=15).map(move |ov| (n, ov))) {
+        stage.put(&row(n, ov, None)).await;
+    }
+    let index = Arc::clone(&stage.manifests.index);
+    let versions = Versions { index, manifests: Arc::clone(&stage.manifests) };
+    let ask = LogAsk { filter: Filter::All, without: Vec::new(), rows: 256, bytes: 150_000 };
+    let (mut left, mut after, mut read) = (LeftRows::default(), -1, Vec::new());
+    while after < 200 {
+        let piece = versions.log(&Scope::All, (after, 200), &ask, Some(&mut left)).await.unwrap();
+        let whole = piece.rows.iter().filter(|(_, row)| matches!(row, LogRow::Kept(_))).count();
+        assert!(whole <= 2, "{whole} rows of 100 KB at once");
+        read.extend(piece.rows.iter().map(|(cv, _)| *cv));
+        after = piece.to;
+    }
+    let expected: Vec<i64> = (0..=15).flat_map(|ov| (1..=3).map(move |n| ov * 10 + n)).collect();
+    assert_eq!(read, expected);
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ pub(crate) struct ErasureRecord {
     pub(crate) counts: ErasureCounts,
     /// Whether what lies outside of the records was counted.
     pub(crate) is_counted: bool,
-    /// Folders with backups that may hold the item and were not in reach.
+    /// Folders and buckets with backups that may hold the item and were not in reach.
     pub(crate) backups_due: Vec<String>,
     pub(crate) certified: Option<Certified>,
     /// When everything is looked at again.

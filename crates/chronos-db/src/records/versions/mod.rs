@@ -6,11 +6,12 @@
 //! by then. A manifest that is missing or damaged is an error that names it, never a shorter history.
 //!
 //! `of_item` streams one item's versions, `at_point` finds those of many items at one point, `all` streams
-//! every item's, `left` those that have left the index, as who follows the log reads them.
+//! every item's, `log` reads those of all items in the order of their numbers, and `left` of these what has left the index.
 
 mod all;
 mod at_point;
 mod left;
+mod log;
 mod marked;
 mod of_item;
 
@@ -22,6 +23,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 pub(crate) use self::all::{Place, Stored};
 pub(crate) use self::left::LeftRows;
+pub(crate) use self::log::{LogAsk, LogRow};
 use super::index::landed::Landed;
 use super::index::scope::Scope;
 use super::index::{RecordIndex, scan_of};

@@ -49,7 +49,7 @@ mod apart {
 on_pairings!(replica_set_s3 = ReplicaSetS3: an_embedded_store_grows_up_to_servers_by_a_backup);
 
 /// What follows from the index, and from where objects lie.
-const OF_THE_PLACE: [&str; 7] =
+pub(super) const OF_THE_PLACE: [&str; 7] =
     ["jsonBucket", "jsonKey", "refs", "inline", "riders", "unflushedSince", "state"];
 
 fn maps() -> Json {
@@ -131,7 +131,7 @@ pub(super) async fn assert_equal(from: (&Store, &Collection), to: (&Store, &Coll
     );
 }
 
-async fn totals(collection: &Collection) -> (u64, u64, u64) {
+pub(super) async fn totals(collection: &Collection) -> (u64, u64, u64) {
     let totals = collection.counters().totals().await.unwrap();
     (totals.counts.created, totals.counts.updated, totals.counts.deleted)
 }
@@ -327,7 +327,7 @@ async fn what_is_erased_later_is_gone_at_the_next_backup_to_a_folder(p: &Pairing
 }
 
 /// Whether a file of the bucket holds the words, unpacked.
-async fn bucket_holds(bucket: &dyn ObjectStorage, prefix: &str, words: &str) -> bool {
+pub(super) async fn bucket_holds(bucket: &dyn ObjectStorage, prefix: &str, words: &str) -> bool {
     let found: Vec<_> = bucket.list(prefix).try_collect().await.unwrap();
     for object in found {
         let bytes = bucket.get(&object.key).await.unwrap().unwrap();

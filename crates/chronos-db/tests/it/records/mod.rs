@@ -6,7 +6,9 @@ mod pairing;
 
 mod analytics;
 mod backups;
+mod backups_erased;
 mod backups_killed;
+mod backups_large;
 mod beyond_the_window;
 mod blobs;
 mod buckets;

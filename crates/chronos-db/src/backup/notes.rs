@@ -1,0 +1,50 @@
+//! Where backups of a collection lie, as it is noted beside its numbers: an erasure looks there, or names the place.
+
+use bson::{Bson, Document, doc};
+use futures::TryStreamExt as _;
+
+use super::format::Subject;
+use super::place::{At, Place};
+use super::source::Source;
+use crate::Result;
+use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
+
+/// Notes that a place holds a backup up to the number `cv`, or is about to.
+pub(super) async fn note(source: &Source, place: &Place, subject: &Subject, cv: i64) -> Result<()> {
+    let index = &source.index;
+    let id = doc! { "backup": place.at.to_string(), "whose": subject.whose.as_str() };
+    let mut note = doc! { "_id": Bson::Document(id), "cv": cv, "at": index.documents.now().await? };
+    match &place.at {
+        At::Folder(folder) => drop(note.insert("folder", folder.display().to_string())),
+        At::Bucket { storage, bucket } => {
+            note.insert("storage", storage);
+            note.insert("bucket", bucket);
+        }
+    }
+    let mut batch = Batch::new();
+    batch.push(&index.names.counter, Write::put(note, Guard::Any));
+    let outcome = index.documents.apply(batch).await?;
+    debug_assert!(outcome.iter().all(Outcome::is_applied), "nothing guards the note");
+    Ok(())
+}
+
+/// The places that are noted, each once.
+pub(super) async fn noted(source: &Source) -> Result<Vec<At>> {
+    let index = &source.index;
+    let exists = |field: &str| Filter::exists(field.to_owned(), true);
+    let scan = Scan { filter: Filter::Or(vec![exists("folder"), exists("bucket")]), ..Scan::default() };
+    let notes = index.documents.scan(&index.names.counter, scan);
+    let mut places: Vec<At> =
+        notes.try_filter_map(|note| async move { Ok(read(&note)) }).try_collect().await?;
+    places.sort();
+    places.dedup();
+    Ok(places)
+}
+
+fn read(note: &Document) -> Option<At> {
+    let text = |field| note.get_str(field).ok().map(str::to_owned);
+    match text("folder") {
+        Some(folder) => Some(At::Folder(folder.into())),
+        None => Some(At::Bucket { storage: text("storage")?, bucket: text("bucket")? }),
+    }
+}
