@@ -17,6 +17,9 @@ pub enum FailAction {
     Error(ErrorKind),
     /// The process ends at once, without unwinding or flushing anything, as if it had been killed.
     Abort,
+    /// The guard of this name is left out, so that a proof can show that something notices: see
+    /// [`FailPoints::skips`].
+    Skip,
 }
 
 #[derive(Debug)]
@@ -82,22 +85,33 @@ impl FailPoints {
     /// # Errors
     /// The armed error, if there is one.
     pub fn hit(&self, point: &'static str) -> Result<()> {
-        let Some(points) = &self.0 else { return Ok(()) };
-        let mut points = points.lock();
-        let Some(armed) = points.get_mut(point) else {
-            return Ok(());
-        };
+        match self.pass(point) {
+            Some(FailAction::Error(kind)) => {
+                Err(Error::new(kind, format!("the fail point {point} is armed")))
+            }
+            Some(FailAction::Abort) => std::process::abort(),
+            Some(FailAction::Skip) | None => Ok(()),
+        }
+    }
+
+    /// Whether the guard of this name is to be left out: never, but where a proof takes it away.
+    #[must_use]
+    pub fn skips(&self, guard: &'static str) -> bool {
+        matches!(self.pass(guard), Some(FailAction::Skip))
+    }
+
+    /// What happens at this pass.
+    fn pass(&self, point: &'static str) -> Option<FailAction> {
+        let mut points = self.0.as_ref()?.lock();
+        let armed = points.get_mut(point)?;
         if armed.after > 0 {
             armed.after -= 1;
-            return Ok(());
+            return None;
         }
         if armed.times == 0 {
-            return Ok(());
+            return None;
         }
         armed.times -= 1;
-        match armed.action {
-            FailAction::Error(kind) => Err(Error::new(kind, format!("the fail point {point} is armed"))),
-            FailAction::Abort => std::process::abort(),
-        }
+        Some(armed.action)
     }
 }

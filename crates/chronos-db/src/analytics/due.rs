@@ -42,6 +42,7 @@ pub(crate) async fn run_cross_tenant(chronos: &Chronos, cross: &Arc<CrossTenant>
         cross_tenant::run(chronos, cross, None, &|_| {}).await.map(Some)
     };
     let ran = tokio::select! {
+        biased;
         ran = run => ran,
         lost = lease.hold() => lost.map(|()| None),
     };

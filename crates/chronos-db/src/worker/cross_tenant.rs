@@ -33,6 +33,7 @@ async fn one(round: &Round<'_>, cross: &Arc<CrossTenant>) {
         return;
     }
     let done = tokio::select! {
+        biased;
         done = run(round, cross) => done,
         () = round.drained() => return round.leave(&key),
     };

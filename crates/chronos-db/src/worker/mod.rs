@@ -167,6 +167,7 @@ impl Worker {
             let mut report = self.round(until, None, &stopping).await;
             while !report.unfinished.is_empty() && !stopping.is_cancelled() {
                 tokio::select! {
+                    biased;
                     () = clock.sleep(AGAIN) => {}
                     () = stopping.cancelled() => break,
                 }
@@ -181,6 +182,7 @@ impl Worker {
             std::future::pending::<Infallible>().await
         };
         tokio::select! {
+            biased;
             report = rounds => report,
             never = end => match never {},
         }
@@ -201,6 +203,7 @@ impl Worker {
                 let until = Until { done_before: every, ends_at: None };
                 told(self.round(until, None, &stopping).await);
                 tokio::select! {
+                    biased;
                     () = clock.sleep(every) => {}
                     () = stopping.cancelled() => {}
                 }
@@ -264,6 +267,7 @@ impl Round<'_> {
             return;
         }
         let listed = tokio::select! {
+            biased;
             listed = targets::list(&self.all.chronos, &entry) => listed,
             () = self.drained() => Err(Error::database("it did not answer in time").retryable()),
         };
@@ -304,6 +308,7 @@ impl Round<'_> {
             return;
         }
         let target = tokio::select! {
+            biased;
             target = candidate.target() => target,
             () = self.drained() => return self.leave(failure_key.key),
         };

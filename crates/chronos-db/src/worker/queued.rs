@@ -23,6 +23,7 @@ pub(super) async fn work(round: &Round<'_>) {
     }
     let retried = async { chronos.fallback()?.retry_due().round().await };
     let retried = tokio::select! {
+        biased;
         retried = retried => retried,
         () = round.drained() => return round.leave(FALLBACK),
     };

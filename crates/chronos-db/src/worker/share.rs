@@ -35,6 +35,7 @@ fn time(document: &Document, name: &str) -> Option<Timestamp> {
 /// Takes the lease of a target and runs the jobs, unless another worker has it or was done with it just now.
 pub(super) async fn work(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job>]) {
     let taken = tokio::select! {
+        biased;
         taken = take(round, target) => taken,
         () = round.drained() => return round.leave(&target.lease),
     };
@@ -48,6 +49,7 @@ pub(super) async fn work(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job
     round.succeed(LEASE, target.failure_key());
     let mut ran = lease.state().get_document(RAN).cloned().unwrap_or_default();
     let is_done = tokio::select! {
+        biased;
         is_done = run(round, target, jobs, &mut ran, now) => is_done,
         // Its holder goes on.
         _ = lease.hold() => false,
@@ -57,6 +59,7 @@ pub(super) async fn work(round: &Round<'_>, target: &Target, jobs: &[Arc<dyn Job
         round.leave(&target.lease);
     }
     let left = tokio::select! {
+        biased;
         left = leave(target, lease, ran, is_done) => left,
         () = round.all.chronos.env().clock.sleep(LEAVING) => Err(Error::database("it did not answer in time")),
     };

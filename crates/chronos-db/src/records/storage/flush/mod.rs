@@ -118,6 +118,7 @@ impl Flusher {
                 None => {
                     let again = self.storer.index.env.clock.sleep(LOOK_AGAIN);
                     tokio::select! {
+                        biased;
                         answer = &mut waiting.answer => answer.ok(),
                         () = again => None,
                     }

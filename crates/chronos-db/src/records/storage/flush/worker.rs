@@ -176,8 +176,10 @@ impl Worker {
                 }
             };
             tokio::select! {
-                Some(ended) = self.puts.join_next_with_id() => self.put_ended(ended),
+                biased;
+                // There is one at most, so it takes no turn from the puts.
                 Some(recorded) = self.recording.join_next() => self.recorded(recorded),
+                Some(ended) = self.puts.join_next_with_id() => self.put_ended(ended),
                 () = storer.queue.kick.notified() => {}
                 () = wake => {}
             }

@@ -1,0 +1,173 @@
+//! What happened, line by line, and what each client was told.
+
+use std::fmt::Write as _;
+
+use chronos_db::ItemId;
+use parking_lot::Mutex;
+
+use crate::process::Time;
+
+/// What a client asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A new item.
+    Create,
+    /// Other fields.
+    Update,
+    /// A deletion.
+    Delete,
+    /// An earlier version back.
+    Restore(i64),
+    /// Everything of the item gone.
+    Erase,
+    /// The newest version.
+    Latest,
+    /// The version with this number.
+    Version(i64),
+    /// What the item was at this number of the collection.
+    AsOfCv(i64),
+}
+
+impl Asked {
+    /// Whether it changes something.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        matches!(self, Self::Create | Self::Update | Self::Delete | Self::Restore(_) | Self::Erase)
+    }
+}
+
+/// A version as a reader saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Of the item.
+    pub ov: i64,
+    /// Of the collection.
+    pub cv: i64,
+    /// The operation whose document it is.
+    pub by: i64,
+}
+
+/// What a client was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A version was made.
+    Written {
+        /// The item.
+        id: ItemId,
+        /// Its version.
+        ov: i64,
+        /// The collection's.
+        cv: i64,
+    },
+    /// There was nothing to do.
+    Unchanged,
+    /// The item is erased.
+    Erased,
+    /// A version.
+    Seen(Seen),
+    /// There is none.
+    Nothing,
+    /// It was not done.
+    Refused(&'static str),
+    /// Whether it was done is unknown.
+    Unknown,
+}
+
+/// One operation of a client.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Its number.
+    pub number: i64,
+    /// The process it ran in.
+    pub process: u32,
+    /// The item, if it was known beforehand.
+    pub item: Option<ItemId>,
+    /// What was asked.
+    pub asked: Asked,
+    /// Its place among all beginnings and ends.
+    pub began: u64,
+    /// The place of its end; none if no answer came.
+    pub ended: Option<u64>,
+    /// The answer.
+    pub told: Told,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct History {
+    time: Time,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    lines: String,
+    operations: Vec<Operation>,
+    moments: u64,
+}
+
+impl History {
+    /// Nothing has happened.
+    #[must_use]
+    pub fn new(time: Time) -> Self {
+        Self { time, inner: Mutex::default() }
+    }
+
+    /// Adds a line to the time line.
+    pub fn line(&self, text: impl std::fmt::Display) {
+        let passed = self.time.passed();
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(self.inner.lock().lines, "{:>6}.{:03} {text}", passed.as_secs(), passed.subsec_millis());
+    }
+
+    /// An operation begins. Returns its number.
+    pub fn begin(&self, process: u32, item: Option<ItemId>, asked: Asked) -> i64 {
+        let number = {
+            let mut inner = self.inner.lock();
+            let number = i64::try_from(inner.operations.len()).unwrap_or(i64::MAX);
+            inner.moments += 1;
+            let began = inner.moments;
+            inner.operations.push(Operation {
+                number,
+                process,
+                item,
+                asked: asked.clone(),
+                began,
+                ended: None,
+                told: Told::Unknown,
+            });
+            number
+        };
+        let item = item.map_or_else(|| "a new item".to_owned(), |item| item.to_string());
+        self.line(format_args!("p{process} op-{number} asks {asked:?} of {item}"));
+        number
+    }
+
+    /// An operation ends.
+    pub fn end(&self, number: i64, told: Told, words: &str) {
+        {
+            let mut inner = self.inner.lock();
+            inner.moments += 1;
+            let moment = inner.moments;
+            if let Some(operation) = usize::try_from(number).ok().and_then(|at| inner.operations.get_mut(at))
+            {
+                operation.ended = Some(moment);
+                operation.told = told.clone();
+            }
+        }
+        self.line(format_args!("     op-{number} is told {told:?} {words}"));
+    }
+
+    /// The time line so far.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.inner.lock().lines.clone()
+    }
+
+    /// The operations so far.
+    #[must_use]
+    pub fn operations(&self) -> Vec<Operation> {
+        self.inner.lock().operations.clone()
+    }
+}

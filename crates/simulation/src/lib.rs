@@ -1,0 +1,37 @@
+//! The adversary: several processes on stores that fail, on one thread, in virtual time, all from one seed;
+//! and a checker that reads what each client was told and what the stores hold in the end.
+//!
+//! | file | what |
+//! |---|---|
+//! | `chance.rs` | every random choice, from the seed |
+//! | `process.rs` | what of a process goes on, and its clock |
+//! | `history.rs` | what happened, and what clients were told |
+//! | `world.rs` | what processes share, and how much goes wrong |
+//! | `documents.rs`, `objects.rs` | the seams, with what goes wrong on the way |
+//! | `machine.rs`, `client.rs`, `trouble.rs` | processes, their clients, and who kills them |
+//! | `log.rs`, `check.rs` | what is left, and what must be true of it |
+//! | `mutation.rs` | guards of the engine that can be taken away, so that something fails |
+//! | `run.rs` | one run from its seed to the verdict |
+//!
+//! `docs/proof.md` says how to add an operation, a fault, or a check.
+
+mod chance;
+mod check;
+mod client;
+mod documents;
+mod history;
+mod log;
+mod machine;
+pub mod mutation;
+mod objects;
+mod process;
+mod run;
+mod trouble;
+mod world;
+
+pub use chance::own_this_thread;
+pub use documents::SimulatedDocuments;
+pub use objects::SimulatedObjects;
+pub use process::Process;
+pub use run::{Verdict, run};
+pub use world::{Kind, World};

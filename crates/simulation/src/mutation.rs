@@ -1,0 +1,42 @@
+//! Faults of the past, put back: guards of the engine that are left out.
+
+/// A fault and the guards that keep it away.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutation {
+    /// Its number in the second list of docs/faults.md.
+    pub name: &'static str,
+    /// What is wrong then.
+    pub what: &'static str,
+    /// The guards that are left out.
+    pub without: &'static [&'static str],
+    /// A seed that finds it.
+    pub seed: u64,
+}
+
+/// All there are.
+pub const ALL: &[Mutation] = &[
+    Mutation {
+        name: "R1",
+        what: "erased versions give their numbers up, so that a writer that knows an older head takes one",
+        without: &["guard.stubs"],
+        seed: 0,
+    },
+    Mutation {
+        name: "R2",
+        what: "an object that is put while its item is erased stays",
+        without: &["guard.take_back", "guard.second_look"],
+        seed: 6,
+    },
+    Mutation {
+        name: "R20",
+        what: "an acknowledged item whose head is missing is not found",
+        without: &["guard.missing_head"],
+        seed: 3,
+    },
+];
+
+/// The mutation of this name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Mutation> {
+    ALL.iter().find(|mutation| mutation.name == name)
+}

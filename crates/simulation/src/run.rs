@@ -1,0 +1,178 @@
+//! One run: the world of a seed, from its first process to the verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chronos_db::objects::ObjectStorage as _;
+use chronos_db::{Chronos, Result, json};
+use futures::TryStreamExt as _;
+
+use crate::chance::own_this_thread;
+use crate::check::{self, Violations};
+use crate::client::{BY, seen};
+use crate::history::{Operation, Told};
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::trouble::Cluster;
+use crate::world::{World, wait};
+
+/// Longer than any pause and any client.
+const ALL_ENDED: Duration = Duration::from_secs(3 * 3600);
+/// After this everything is stored.
+const DRAINED: Duration = Duration::from_secs(600);
+/// After this notes are looked at once more.
+const A_DAY: Duration = Duration::from_secs(25 * 3600);
+/// The number of the operation that comes after all others.
+const JUDGE: i64 = -2;
+/// A run needs deep stacks in a build without optimisation.
+const STACK: usize = 64 * 1024 * 1024;
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which run it was.
+    pub seed: u64,
+    /// What is wrong; nothing if all is well.
+    pub violations: Violations,
+    /// The time line.
+    pub history: String,
+    /// How many operations clients began.
+    pub operations: usize,
+    /// How many processes were killed.
+    pub kills: usize,
+}
+
+/// Runs a seed, without these guards of the engine, on a thread of its own.
+#[must_use]
+pub fn run(seed: u64, without: &[&str]) -> Verdict {
+    let without: Vec<String> = without.iter().map(|guard| (*guard).to_owned()).collect();
+    let runs = move || {
+        own_this_thread(seed);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        match runtime {
+            Ok(runtime) => runtime.block_on(judged(seed, &without)),
+            Err(error) => failed(seed, error.to_string()),
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(STACK).spawn(runs);
+    match thread.map(std::thread::JoinHandle::join) {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(panic)) => {
+            let words = panic.downcast_ref::<String>().map(String::as_str);
+            failed(seed, format!("panicked: {}", words.or(panic.downcast_ref().copied()).unwrap_or_default()))
+        }
+        Err(error) => failed(seed, error.to_string()),
+    }
+}
+
+fn failed(seed: u64, why: String) -> Verdict {
+    Verdict { seed, violations: vec![why], history: String::new(), operations: 0, kills: 0 }
+}
+
+async fn judged(seed: u64, without: &[String]) -> Verdict {
+    let without: Vec<&str> = without.iter().map(String::as_str).collect();
+    let world = match World::new(seed, &without) {
+        Ok(world) => world,
+        Err(error) => return failed(seed, error.to_string()),
+    };
+    world.history.line(format_args!("seed {seed}: {:?}, {:?}", world.kind, world.rates));
+    let violations = match whole(&world).await {
+        Ok(violations) => violations,
+        Err(error) => vec![format!("the healed world fails: {error}")],
+    };
+    for violation in &violations {
+        world.history.line(format_args!("WRONG: {violation}"));
+    }
+    let history = world.history.text();
+    let kills = history.matches(" is killed\n").count();
+    Verdict { seed, violations, operations: world.history.operations().len(), kills, history }
+}
+
+async fn whole(world: &Arc<World>) -> Result<Violations> {
+    let cluster = Cluster::start(world)?;
+    cluster.trouble(10 + world.chance.below(50)).await?;
+    cluster.heal();
+    wait(ALL_ENDED).await;
+    let operations = world.history.operations();
+    let judge = Machine::start(world, 0)?;
+    let mut wrong = work(&judge.chronos).await;
+    // A number that a dead process was given is closed by whoever wants to pass it.
+    judge.things.create(json!({ BY: JUDGE })).actor(format!("op-{JUDGE}")).await?;
+    judge.things.stable_cv().await?;
+    wrong.extend(work(&judge.chronos).await);
+    let log = Log::read(&*world.documents).await?;
+    wrong.extend(check::log(&log));
+    wrong.extend(check::writes(&log, &operations));
+    wrong.extend(check::reads(&log, &operations));
+    wrong.extend(check::drained(&log));
+    wrong.extend(final_reads(&judge, &log).await?);
+    for _ in 0..2 {
+        wait(A_DAY).await;
+        wrong.extend(work(&judge.chronos).await);
+    }
+    let log = Log::read(&*world.documents).await?;
+    let keys: Vec<String> = world.objects.list("").map_ok(|object| object.key).try_collect().await?;
+    wrong.extend(check::leftovers(&log, &keys));
+    for problem in judge.things.verify().await?.problems {
+        wrong.push(format!("verify: {problem:?}"));
+    }
+    wrong.extend(unchanged(&operations, &world.history.operations()));
+    Ok(wrong)
+}
+
+/// Works off what is due.
+async fn work(chronos: &Chronos) -> Violations {
+    let report = chronos.worker().once(DRAINED).await;
+    report.failures.iter().map(|failure| format!("a job of the worker fails: {failure:?}")).collect()
+}
+
+/// Nobody goes on after everybody has ended.
+fn unchanged(then: &[Operation], now: &[Operation]) -> Violations {
+    let ended = |operations: &[Operation]| operations.iter().filter(|o| o.ended.is_some()).count();
+    if ended(then) == ended(now) { Vec::new() } else { vec!["a client goes on after hours".to_owned()] }
+}
+
+/// Every version of every item, through the front door.
+async fn final_reads(judge: &Machine, log: &Log) -> Result<Violations> {
+    let mut wrong = Vec::new();
+    let mut live = Vec::new();
+    for (item, rows) in &log.items {
+        let id = item.parse()?;
+        let erased = log.is_erased(item);
+        for row in rows.iter().filter(|row| !row.deletes()) {
+            let told = judge.things.get(&id).version(row.ov).await.map(seen);
+            let right = match &told {
+                Ok(Told::Nothing) => erased,
+                Ok(Told::Seen(seen)) => {
+                    let by = log.content(item, row.ov).unwrap_or(-1);
+                    !erased && seen.by == by && seen.cv == row.cv
+                }
+                _ => false,
+            };
+            if !right {
+                wrong.push(format!("in the end {told:?} is {row:?}"));
+            }
+        }
+        let Some(newest) = rows.last() else { continue };
+        let told = judge.things.get(&id).await.map(seen);
+        let absent = erased || newest.deletes();
+        if !absent {
+            live.push(item.clone());
+        }
+        let right = match &told {
+            Ok(Told::Nothing) => absent,
+            Ok(Told::Seen(seen)) => !absent && seen.ov == newest.ov,
+            _ => false,
+        };
+        if !right {
+            wrong.push(format!("in the end {told:?} is the newest of {item}, which is {newest:?}"));
+        }
+    }
+    let listed = judge.things.list().limit(1000).await?;
+    let mut listed: Vec<String> = listed.items.iter().map(|view| view.id.to_string()).collect();
+    listed.sort();
+    if listed != live {
+        wrong.push(format!("a list has {listed:?}, and there are {live:?}"));
+    }
+    Ok(wrong)
+}

@@ -1,0 +1,45 @@
+use std::collections::HashMap;
+
+use simulation::{Verdict, mutation, own_this_thread, run};
+
+/// So many seeds fit into a test in a build without optimisation.
+const SEEDS: u64 = 12;
+
+fn order_of_a_map(seed: u64) -> Vec<u32> {
+    let order = move || {
+        own_this_thread(seed);
+        let map: HashMap<u32, ()> = (0..100).map(|n| (n, ())).collect();
+        map.into_keys().collect()
+    };
+    std::thread::spawn(order).join().expect("it does not panic")
+}
+
+#[test]
+fn the_order_of_hash_maps_follows_from_the_seed() {
+    assert_eq!(order_of_a_map(1), order_of_a_map(1));
+    assert_ne!(order_of_a_map(1), order_of_a_map(2));
+}
+
+#[test]
+fn a_seed_gives_the_same_history_twice_and_nothing_is_wrong_in_it() {
+    for seed in 0..SEEDS {
+        let first = run(seed, &[]);
+        assert!(first.violations.is_empty(), "seed {seed}: {:#?}\n{}", first.violations, first.history);
+        let second = run(seed, &[]);
+        assert!(first == second, "seed {seed}: {}", first_difference(&first, &second));
+    }
+}
+
+fn first_difference(first: &Verdict, second: &Verdict) -> String {
+    let lines = first.history.lines().zip(second.history.lines());
+    let differs = lines.into_iter().find(|(one, other)| one != other);
+    differs.map_or_else(|| "one is longer".to_owned(), |(one, other)| format!("`{one}` and `{other}`"))
+}
+
+#[test]
+fn every_fault_that_is_put_back_is_found_by_its_seed() {
+    for mutation in mutation::ALL {
+        let verdict = run(mutation.seed, mutation.without);
+        assert!(!verdict.violations.is_empty(), "{} is not found by seed {}", mutation.name, mutation.seed);
+    }
+}
