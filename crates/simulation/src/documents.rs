@@ -126,7 +126,7 @@ impl SimulatedDocuments {
             let work = async move {
                 wait(delay).await;
                 let done = effect.await;
-                if writes {
+                if writes || world.shows_reads {
                     let heard = if hears { "" } else { ", which it does not hear" };
                     world.history.line(format_args!("p{number} {what} takes place{heard}"));
                 }

@@ -34,4 +34,4 @@ pub use documents::SimulatedDocuments;
 pub use objects::SimulatedObjects;
 pub use process::Process;
 pub use run::{Verdict, run};
-pub use world::{Kind, World};
+pub use world::{Kind, Options, World};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use simulation::{Verdict, mutation, run};
+use simulation::{Options, Verdict, mutation, run};
 
 /// Runs the simulation of every seed of a range, and shows the first that fails.
 #[derive(Debug, Parser)]
@@ -24,6 +24,9 @@ struct Arguments {
     /// Print the time line of the last seed, whether it fails or not.
     #[arg(long)]
     history: bool,
+    /// Reads of the document store stand in the time line, too.
+    #[arg(long)]
+    reads: bool,
     /// Go on after a seed that fails; all that fail are named.
     #[arg(long)]
     all: bool,
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             }
         },
     };
+    let options = Options { without: without.to_vec(), shows_reads: arguments.reads };
     let began = Instant::now();
     let next = AtomicU64::new(arguments.seeds.start);
     let verdicts = std::sync::Mutex::new(Vec::<Verdict>::new());
@@ -60,7 +64,7 @@ fn main() -> ExitCode {
                     if seed >= arguments.seeds.end {
                         return;
                     }
-                    let mut verdict = run(seed, without);
+                    let mut verdict = run(seed, &options);
                     if verdict.violations.is_empty() {
                         if !arguments.history {
                             verdict.history = String::new();

@@ -14,7 +14,7 @@ use crate::history::{Operation, Told};
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::trouble::Cluster;
-use crate::world::{World, wait};
+use crate::world::{Options, World, wait};
 
 /// Longer than any pause and any client.
 const ALL_ENDED: Duration = Duration::from_secs(3 * 3600);
@@ -42,15 +42,15 @@ pub struct Verdict {
     pub kills: usize,
 }
 
-/// Runs a seed, without these guards of the engine, on a thread of its own.
+/// Runs a seed on a thread of its own.
 #[must_use]
-pub fn run(seed: u64, without: &[&str]) -> Verdict {
-    let without: Vec<String> = without.iter().map(|guard| (*guard).to_owned()).collect();
+pub fn run(seed: u64, options: &Options) -> Verdict {
+    let options = options.clone();
     let runs = move || {
         own_this_thread(seed);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         match runtime {
-            Ok(runtime) => runtime.block_on(judged(seed, &without)),
+            Ok(runtime) => runtime.block_on(judged(seed, &options)),
             Err(error) => failed(seed, error.to_string()),
         }
     };
@@ -69,9 +69,8 @@ fn failed(seed: u64, why: String) -> Verdict {
     Verdict { seed, violations: vec![why], history: String::new(), operations: 0, kills: 0 }
 }
 
-async fn judged(seed: u64, without: &[String]) -> Verdict {
-    let without: Vec<&str> = without.iter().map(String::as_str).collect();
-    let world = match World::new(seed, &without) {
+async fn judged(seed: u64, options: &Options) -> Verdict {
+    let world = match World::new(seed, options) {
         Ok(world) => world,
         Err(error) => return failed(seed, error.to_string()),
     };

@@ -106,6 +106,15 @@ impl Rates {
     }
 }
 
+/// How a run differs from what its seed says.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Guards of the engine that are left out.
+    pub without: Vec<&'static str>,
+    /// Reads stand in the time line, too.
+    pub shows_reads: bool,
+}
+
 /// See the module.
 pub struct World {
     /// The document store that all share.
@@ -124,6 +133,8 @@ pub struct World {
     pub objects: StoreObjects,
     /// Which guards of the engine are left out.
     pub fail: FailPoints,
+    /// Reads stand in the time line, too.
+    pub shows_reads: bool,
     seed: u64,
     /// Nothing goes wrong any more.
     calm: AtomicBool,
@@ -142,17 +153,17 @@ impl fmt::Debug for World {
 }
 
 impl World {
-    /// Makes the world of a seed, in which these guards are left out.
+    /// Makes the world of a seed.
     ///
     /// # Errors
     /// The error of a store that cannot be made.
-    pub fn new(seed: u64, without: &[&str]) -> Result<Arc<Self>> {
+    pub fn new(seed: u64, options: &Options) -> Result<Arc<Self>> {
         let chance = Chance::new(seed);
         let kind =
             *chance.pick(&[Kind::Embedded, Kind::ReplicaSet, Kind::Standalone]).unwrap_or(&Kind::Embedded);
         let rates = Rates::drawn(&chance);
         let slowest = [4, 40, 400, 2_000][chance.skewed(4) as usize];
-        Self::made(seed, kind, rates, chance, slowest, Time::begin(), without)
+        Self::made(seed, kind, rates, chance, slowest, Time::begin(), options)
     }
 
     /// Makes a world in which nothing goes wrong, everything happens at once, and it is as late as outside.
@@ -160,7 +171,15 @@ impl World {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn quiet(kind: Kind) -> Result<Arc<Self>> {
-        Self::made(0, kind, Rates::none(), Chance::new(0), 0, Time::begin_at(SystemClock.now()), &[])
+        Self::made(
+            0,
+            kind,
+            Rates::none(),
+            Chance::new(0),
+            0,
+            Time::begin_at(SystemClock.now()),
+            &Options::default(),
+        )
     }
 
     fn made(
@@ -170,10 +189,10 @@ impl World {
         chance: Chance,
         slowest: u64,
         time: Time,
-        without: &[&str],
+        options: &Options,
     ) -> Result<Arc<Self>> {
         let fail = FailPoints::armable();
-        for guard in without {
+        for guard in &options.without {
             fail.arm(guard, FailAction::Skip, 0, u64::MAX);
         }
         let random = Arc::new(SeededRandom::new(seed));
@@ -188,6 +207,7 @@ impl World {
             documents: Arc::new(EmbeddedDocuments::open(":memory:", env)?),
             objects: StoreObjects::memory("simulated")?,
             fail,
+            shows_reads: options.shows_reads,
             seed,
             calm: AtomicBool::new(false),
             processes: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use simulation::{Verdict, mutation, own_this_thread, run};
+use simulation::{Options, Verdict, mutation, own_this_thread, run};
 
 /// So many seeds fit into a test in a build without optimisation.
 const SEEDS: u64 = 12;
@@ -23,9 +23,9 @@ fn the_order_of_hash_maps_follows_from_the_seed() {
 #[test]
 fn a_seed_gives_the_same_history_twice_and_nothing_is_wrong_in_it() {
     for seed in 0..SEEDS {
-        let first = run(seed, &[]);
+        let first = run(seed, &Options::default());
         assert!(first.violations.is_empty(), "seed {seed}: {:#?}\n{}", first.violations, first.history);
-        let second = run(seed, &[]);
+        let second = run(seed, &Options::default());
         assert!(first == second, "seed {seed}: {}", first_difference(&first, &second));
     }
 }
@@ -39,7 +39,8 @@ fn first_difference(first: &Verdict, second: &Verdict) -> String {
 #[test]
 fn every_fault_that_is_put_back_is_found_by_its_seed() {
     for mutation in mutation::ALL {
-        let verdict = run(mutation.seed, mutation.without);
+        let options = Options { without: mutation.without.to_vec(), ..Options::default() };
+        let verdict = run(mutation.seed, &options);
         assert!(!verdict.violations.is_empty(), "{} is not found by seed {}", mutation.name, mutation.seed);
     }
 }
