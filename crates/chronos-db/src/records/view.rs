@@ -29,8 +29,9 @@ pub struct View {
     pub damage: Option<Damage>,
 }
 
-/// What a list does about an item that cannot be shown, because its payload is missing or damaged, or that
-/// has no place in the order, because a property the list is sorted by is an array.
+/// What a list does about an item that cannot be shown, because its payload is missing or damaged or (in a
+/// list of the present) its head is, or that has no place in the order, because a property the list is sorted
+/// by is an array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDamage {

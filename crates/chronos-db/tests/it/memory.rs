@@ -9,11 +9,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chronos_db::config::{Base64Property, CollectionMap, Config};
 use chronos_db::{Chronos, Collection, Json, Route, json};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use test_support::{Failing, Fault, objects};
 
 /// The scenario of a child; without it the test that plays one has nothing to do.
 const SCENARIO: &str = "CHRONOS_MEMORY_SCENARIO";
+/// The length of a large document.
+const LARGE: usize = 8 * 1024 * 1024;
 /// Longer than any of them takes.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -84,6 +86,26 @@ async fn child() {
             println!("peak {}", peak());
             chronos.shutdown_within(Duration::from_millis(1)).await.unwrap();
         }
+        // Documents larger than anything that rides in a row.
+        "large" => {
+            let (chronos, files) = open(folder, &storage, 1024 * 1024);
+            let text = "x".repeat(LARGE);
+            create(&files, count, 1, |n| json!({ "n": n, "text": text.as_str() })).await;
+            chronos.shutdown().await.unwrap();
+        }
+        "streamed" => {
+            let (chronos, files) = open(folder, &storage, 1024 * 1024);
+            let mut views = files.list().stream().await.unwrap();
+            let mut seen = 0;
+            while let Some(view) = views.try_next().await.unwrap() {
+                assert_eq!(view.document()["text"].as_str().unwrap().len(), LARGE);
+                seen += 1;
+            }
+            assert_eq!(seen, count);
+            println!("peak {}", peak());
+            drop(views);
+            chronos.shutdown().await.unwrap();
+        }
         other => panic!("no scenario is called `{other}`"),
     }
 }
@@ -124,4 +146,13 @@ async fn many_small_versions_that_wait_take_no_more_memory_than_some() {
     let many = run("small", &dir.path().join("many"), count).await.unwrap();
     assert!(many < few + 60, "{few} MiB for {}, {many} MiB for {count}", count / 2);
     assert!(many < 200, "{many} MiB");
+}
+
+#[tokio::test]
+async fn a_stream_of_large_documents_has_few_of_them_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    run("large", dir.path(), 24).await;
+    let peak = run("streamed", dir.path(), 24).await.unwrap();
+    // Sixteen of them at once are 128 MiB, and as much again as values.
+    assert!(peak < 140, "{peak} MiB");
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bson::Bson;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::sync::Semaphore;
 
 use super::plan::Plan;
 use super::query::{FETCHES, Listed, Query};
@@ -15,6 +16,9 @@ use crate::records::index::scope::Scope;
 use crate::records::model::{Row, State, int};
 use crate::records::view::{OnDamage, View};
 use crate::{Page, Result};
+
+/// How much of its payloads a stream has in memory at once, in KiB; a larger one is fetched alone.
+const STREAMED_KIB: u32 = 16 * 1024;
 
 /// Stores count in signed numbers.
 const ALL: u64 = i64::MAX.unsigned_abs();
@@ -60,9 +64,10 @@ impl Reader {
     /// one.
     async fn bring_inline(&self, items: &mut [Listed]) -> Result<()> {
         let mut wanted: HashMap<i64, Vec<Bson>> = HashMap::new();
-        for Listed { found, .. } in items.iter() {
+        for Listed { place, found } in items.iter() {
             let payload = &found.meta.payload;
-            if found.inline.is_none()
+            if place.damage.is_none()
+                && found.inline.is_none()
                 && payload.state == State::NewNotSynched
                 && self.payloads.cached(found.id, payload.ov).is_none()
             {
@@ -103,12 +108,30 @@ impl Reader {
         scope: &Scope,
     ) -> Result<BoxStream<'static, Result<View>>> {
         let listed = self.all_items(self.plan(&query, scope).await?).await?;
+        let room = Arc::new(Semaphore::new(STREAMED_KIB as usize));
+        // One after the other, so that the item that is due next never waits for room that later ones have.
+        let listed = listed.then(move |item| {
+            let room = Arc::clone(&room);
+            async move {
+                let item = item?;
+                let kib = u32::try_from(item.found.meta.payload.size / 1024).unwrap_or(STREAMED_KIB);
+                // It is never closed.
+                let taken = room.acquire_many_owned(kib.clamp(1, STREAMED_KIB)).await.ok();
+                Ok((item, taken))
+            }
+        });
         let reader = Arc::clone(self);
         let (read, on_damage) = (Arc::new(query.read), query.on_damage);
         let views = listed.map(move |item| {
             let (reader, read) = (Arc::clone(&reader), Arc::clone(&read));
-            async move { reader.listed_view(item?, &read, on_damage).await }
+            async move {
+                let (item, taken) = item?;
+                let view = reader.listed_view(item, &read, on_damage).await?;
+                Ok(view.map(|view| (view, taken)))
+            }
         });
-        Ok(views.buffered(FETCHES).try_filter_map(|view| async { Ok(view) }).boxed())
+        // The room is given back when the view is.
+        let views = views.buffered(FETCHES).try_filter_map(|view| async { Ok(view.map(|(view, _)| view)) });
+        Ok(views.boxed())
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct SortKey {
     pub(crate) values: Vec<Bson>,
     /// A property that the list is sorted by, and that gives the item no one place, because it is an array.
     pub(crate) array: Option<String>,
+    /// Why the item's head cannot be read.
+    pub(crate) damage: Option<Error>,
 }
 
 crate::debug_some!(SortKey { array });
@@ -35,11 +37,15 @@ impl SortKey {
     }
 
     pub(crate) fn by(order: &Order, sorted: &[String], keys: &Document) -> Self {
-        Self { values: values(order, keys), array: sorted.iter().find_map(|path| array_towards(keys, path)) }
+        let array = sorted.iter().find_map(|path| array_towards(keys, path));
+        Self { values: values(order, keys), array, damage: None }
     }
 
     /// What is wrong with it.
     pub(crate) fn problem(&self, id: ItemId) -> Option<Error> {
+        if self.damage.is_some() {
+            return self.damage.clone();
+        }
         let property = self.array.as_ref()?;
         Some(Error::validation(format!("cannot sort by `{property}`: it is an array in item {id}")))
     }

@@ -1,12 +1,12 @@
 //! What a list asks of the store: of heads, and of version rows for what was otherwise at its point.
 
-use bson::Bson;
+use bson::{Bson, RawDocument};
 
 use super::page::{Order, SortKey, parse_cursor, token};
 use super::query::{HEADS, Listed, Names, Query, ROWS};
-use super::reader::Reader;
+use super::reader::{Reader, ResolvedVersion};
 use crate::documents::filter::Test;
-use crate::documents::{Direction, Filter};
+use crate::documents::{Direction, Filter, raw_bson};
 use crate::records::index::own_names::OnBuiltIn;
 use crate::records::index::scope::Scope;
 use crate::records::model::{Head, ItemId, Missing, Op, VersionSelector, int};
@@ -52,10 +52,10 @@ impl Point {
     }
 
     /// Whether the item was then what it is now.
-    fn is_now(self, head: &Head) -> bool {
+    fn is_now(self, cv: i64, updated_at: Timestamp) -> bool {
         match self {
-            Self::At(at) => head.updated_at <= at,
-            Self::Cv(cv) => head.cv <= cv,
+            Self::At(at) => updated_at <= at,
+            Self::Cv(point) => cv <= point,
         }
     }
 
@@ -191,8 +191,25 @@ impl Plan {
         self.heads.filter == Filter::All
     }
 
-    pub(crate) fn is_now(&self, head: &Head) -> bool {
-        self.point.is_none_or(|point| self.heads_follow && point.is_now(head))
+    /// Whether an item whose head says this was then what it is now.
+    pub(crate) fn is_now(&self, cv: i64, updated_at: Timestamp) -> bool {
+        self.point.is_none_or(|point| self.heads_follow && point.is_now(cv, updated_at))
+    }
+
+    /// The item of a head, as it is now. In a list of the present that shows damage, one whose head cannot be
+    /// read comes with the error.
+    pub(crate) fn listed(&self, stored: &RawDocument) -> Result<Listed> {
+        let mut place = SortKey::of(&self.heads.order, &self.sorted, stored)?;
+        let found = match Head::read(stored) {
+            Ok(head) => ResolvedVersion::from_head(head),
+            Err(error) if self.on_damage == OnDamage::Show && self.point.is_none() => {
+                let Bson::ObjectId(id) = raw_bson::id(stored)? else { return Err(error) };
+                place.damage = Some(error);
+                ResolvedVersion::unreadable(ItemId::new(id))
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Listed { place, found })
     }
 
     /// The heads of all items that are there, or may have been.

@@ -45,6 +45,12 @@ impl ResolvedVersion {
         Self { id, ov, cv, at: updated_at, created_at, deleted_at, meta, inline }
     }
 
+    /// Of an item whose head cannot be read.
+    pub(crate) fn unreadable(id: ItemId) -> Self {
+        let (at, meta) = (Timestamp::from_millis(0), VersionMeta::default());
+        Self { id, ov: -1, cv: -1, at, created_at: at, deleted_at: None, meta, inline: None }
+    }
+
     pub(crate) fn from_row(row: Row, created_at: Timestamp) -> Self {
         let deleted_at = (row.op == Op::Delete).then_some(row.at);
         let Row { id, ov, cv, at, meta, inline, .. } = row;

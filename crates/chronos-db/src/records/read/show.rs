@@ -77,7 +77,11 @@ impl Reader {
         let ResolvedVersion { id, ov, cv, at, deleted_at, .. } = found;
         let misplaced = place.problem(id);
         let damage = misplaced.as_ref().map(Damage::from);
-        match self.view(found, options).await {
+        let shown = match &place.damage {
+            Some(error) => Err(error.clone()),
+            None => self.view(found, options).await,
+        };
+        match shown {
             Ok(view) => Ok(Some(View { damage, ..view })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             // Of a store that does not answer, every item would be damaged.

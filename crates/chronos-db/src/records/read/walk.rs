@@ -96,7 +96,7 @@ impl Reader {
                 continue;
             }
             order.push(head.id);
-            if !plan.is_now(&head) {
+            if !plan.is_now(head.cv, head.updated_at) {
                 changed.push(head);
             } else if plan.include_deleted || head.is_live() {
                 now.push(self.matching(plan, &plan.heads, stored, ResolvedVersion::from_head(head)));
@@ -286,11 +286,10 @@ impl Reader {
                 self.index.documents.scan_stored(&self.index.names.head, scan).try_collect().await?;
             let mut last = None;
             for stored in &heads {
-                let head = Head::read(stored)?;
-                let place = SortKey::of(&plan.heads.order, &plan.sorted, stored)?;
-                last = Some((head.id, place.clone()));
-                if plan.is_now(&head) {
-                    found.push(Listed { place, found: ResolvedVersion::from_head(head) });
+                let item = plan.listed(stored)?;
+                last = Some((item.found.id, item.place.clone()));
+                if plan.is_now(item.found.cv, item.found.at) {
+                    found.push(item);
                 }
             }
             let Some((id, place)) = last.filter(|_| heads.len() == most && found.len() < most) else { break };
@@ -343,11 +342,7 @@ impl Reader {
                 ..Scan::default()
             };
             let heads = self.index.documents.scan_stored(&self.index.names.head, scan);
-            let item = move |stored: RawDocumentBuf| {
-                let place = SortKey::of(&plan.heads.order, &plan.sorted, &stored)?;
-                Ok(Listed { place, found: ResolvedVersion::from_head(Head::read(&stored)?) })
-            };
-            return heads.map(move |stored| item(stored?)).boxed();
+            return heads.map(move |stored| plan.listed(&stored?)).boxed();
         }
         let walk = Walk {
             reader: Arc::clone(self),

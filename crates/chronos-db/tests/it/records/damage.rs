@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use chronos_db::documents::{Batch, Guard, Write};
 use chronos_db::objects::PutOptions;
-use chronos_db::{Collection, ErrorKind, Verification, json};
+use chronos_db::{Collection, ErrorKind, OnDamage, Verification, View, json};
+use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, objects};
 
 use super::pairing::{Pairing, Store, TIMEOUT, namespace, on_every_pairing, refused};
@@ -14,6 +15,7 @@ on_every_pairing!(
     a_missing_item_is_an_error_and_verify_finds_it,
     a_missing_file_is_found_by_verify,
     a_lost_head_is_rolled_forward,
+    a_damaged_head_is_an_error_that_names_it_or_an_item_with_its_error,
     verification_goes_on_past_payloads_that_the_storage_does_not_give,
 );
 
@@ -160,4 +162,36 @@ async fn verification_goes_on_past_payloads_that_the_storage_does_not_give(p: &P
     assert_eq!(kinds(&found), [("unreadable-payload", Some(0)); 3]);
     storage.switch_off();
     assert!(users.verify().await.unwrap().is_clean());
+}
+
+async fn a_damaged_head_is_an_error_that_names_it_or_an_item_with_its_error(p: &Pairing) {
+    let store = p.open();
+    let users = store.users();
+    for n in 0..3 {
+        users.create(json!({"n": n})).ack_stored().await.unwrap();
+    }
+    let whole = store.stored(&users, "head").await.remove(1);
+    let id = whole.get_object_id("_id").unwrap().to_hex();
+    let put = async |head: &bson::Document| {
+        let mut batch = Batch::new();
+        batch.push(&namespace(&users, "head"), Write::put(head.clone(), Guard::Any));
+        store.documents().apply(batch).await.unwrap();
+    };
+    let mut damaged = whole.clone();
+    damaged.remove("cv");
+    put(&damaged).await;
+    let error = users.list().await.unwrap_err();
+    assert!(error.message().contains(&id) && !error.is_retryable(), "{error}");
+    let shown = users.list().on_damage(OnDamage::Show);
+    let streamed: Vec<View> = shown.clone().stream().await.unwrap().try_collect().await.unwrap();
+    for views in [shown.clone().await.unwrap().items, streamed] {
+        let with_errors = views.iter().filter(|view| view.damage.is_some());
+        assert_eq!(with_errors.map(|view| view.id.to_string()).collect::<Vec<_>>(), [id.as_str()]);
+        assert_eq!(views.len(), 3);
+    }
+    // A page may end with it.
+    let first = shown.clone().limit(2).await.unwrap();
+    let rest = shown.limit(2).after(first.next.unwrap()).await.unwrap();
+    assert_eq!((first.items.len(), rest.items.len()), (2, 1));
+    put(&whole).await;
 }
