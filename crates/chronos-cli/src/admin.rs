@@ -30,7 +30,7 @@ pub(crate) struct AdminArgs {
 #[derive(Debug, Subcommand)]
 enum AdminCommand {
     /// Ask every connection and every object storage whether it answers; the exit code is 1 if one does not.
-    #[command(after_help = "Examples:\n  chronos admin health | jq .ok")]
+    #[command(after_help = "Examples:\n  chronos admin health")]
     Health,
     /// List every database that routes can lead to, one a line, without asking any of them.
     #[command(after_help = "Examples:\n  chronos admin backends")]
@@ -40,7 +40,7 @@ enum AdminCommand {
     StorageCheck,
     /// Hold every object storage against the rules of DigitalOcean Spaces, one storage a line; the exit code is 1 if
     /// one is not valid.
-    #[command(after_help = "Examples:\n  chronos admin spaces-check | jq .issues")]
+    #[command(after_help = "Examples:\n  chronos admin spaces-check")]
     SpacesCheck,
     Buckets(buckets::BucketsArgs),
     MarkProcessed(mark::MarkProcessedArgs),

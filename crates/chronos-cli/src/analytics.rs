@@ -40,7 +40,7 @@ enum AnalyticsCommand {
 Examples:
   chronos analytics run
   chronos analytics run daily_revenue --now 2026-01-31T23:59:59Z
-  chronos analytics run daily_revenue --tenant acme | jq .value")]
+  chronos analytics run daily_revenue --tenant acme")]
 struct RunArgs {
     /// Rules by their names; all without any.
     #[arg(value_name = "RULE")]
@@ -58,7 +58,7 @@ struct RunArgs {
 #[command(after_help = "\
 Examples:
   chronos analytics results daily_revenue --limit 30
-  chronos analytics results daily_revenue --tenant acme | jq -c '[.timestamp, .value]'")]
+  chronos analytics results daily_revenue --tenant acme")]
 struct ResultsArgs {
     /// The rule.
     #[arg(value_name = "RULE")]

@@ -68,7 +68,7 @@ struct ListArgs {
 #[command(after_help = "\
 Examples:
   chronos backup verify
-  chronos backup verify -c users --from backups | jq .problems")]
+  chronos backup verify -c users --from backups")]
 struct VerifyArgs {
     #[command(flatten)]
     of: CollectionsArg,

@@ -37,8 +37,7 @@ enum CountersCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos counters get -c users
-  chronos counters get -c users | jq .rules.activeUsers")]
+  chronos counters get -c users")]
 struct GetArgs {
     #[command(flatten)]
     of: CollectionArg,
@@ -70,7 +69,7 @@ struct UniqueArgs {
 #[command(after_help = "\
 Examples:
   chronos counters buckets -c events --period day
-  chronos counters buckets -c events --period month | jq -c '[.from, .created]'")]
+  chronos counters buckets -c events --period month")]
 struct BucketsArgs {
     #[command(flatten)]
     of: CollectionArg,
@@ -97,8 +96,7 @@ struct ResetArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos counters recount -c users
-  chronos counters recount -c users | jq .corrected")]
+  chronos counters recount -c users")]
 struct RecountArgs {
     #[command(flatten)]
     of: CollectionArg,

@@ -11,7 +11,8 @@ use crate::open::Globals;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos delete -c users email=a@example.org --actor admin --reason \"asked for it\"
+  chronos delete -c users email=a@example.org --actor admin \\
+    --reason \"asked for it\"
   chronos restore -c users email=a@example.org --ov 0")]
 pub(crate) struct DeleteArgs {
     #[command(flatten)]

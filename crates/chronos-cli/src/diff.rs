@@ -17,8 +17,9 @@ use crate::output::Output;
 #[command(after_help = "\
 Examples:
   chronos diff -c users email=a@example.org 0 3
-  chronos diff -c users email=a@example.org 0                # from version 0 to the latest
-  chronos diff -c users email=a@example.org --from-time 2025-12-31 --to-time 2026-01-31")]
+  chronos diff -c users email=a@example.org 0  # from version 0 to the latest
+  chronos diff -c users email=a@example.org --from-time 2025-12-31 \\
+    --to-time 2026-01-31")]
 pub(crate) struct DiffArgs {
     #[command(flatten)]
     item: ItemArg,

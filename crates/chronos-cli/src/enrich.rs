@@ -12,7 +12,8 @@ use crate::open::Globals;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos enrich -c users email=a@example.org '{\"tags\": [\"new\"], \"score\": {\"risk\": 0.1}}' --function-id scorer@v2")]
+  chronos enrich -c users email=a@example.org \\
+    '{\"tags\": [\"new\"], \"score\": {\"risk\": 0.1}}' --function-id scorer@v2")]
 pub(crate) struct EnrichArgs {
     #[command(flatten)]
     item: ItemArg,

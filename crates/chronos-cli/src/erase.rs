@@ -17,9 +17,12 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos erase -c users email=a@example.org --reason \"ticket 4711\" --confirm --dry-run   # only counts
+  # only counts
+  chronos erase -c users email=a@example.org --reason \"ticket 4711\" \\
+    --confirm --dry-run
   chronos erase -c users email=a@example.org --reason \"ticket 4711\" --confirm
-  chronos erase -c users --filter '{\"plan\": \"trial\"}' --reason \"ticket 4712\" --confirm
+  chronos erase -c users --filter '{\"plan\": \"trial\"}' --reason \"ticket 4712\" \\
+    --confirm
   chronos erase --certificates")]
 pub(crate) struct EraseArgs {
     /// The collection.

@@ -15,7 +15,7 @@ use crate::output::Output;
 Examples:
   chronos export -c companies > today.ndjson
   chronos export -c companies --at 2015-12-31 > then.ndjson
-  chronos export -c companies --cv 1000 --view")]
+  chronos export -c companies --cv 2 --view")]
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     of: CollectionArg,

@@ -14,7 +14,8 @@ use crate::output::Output;
 Examples:
   chronos get -c users 64f0c0ffee64f0c0ffee64f0
   chronos get -c users email=a@example.org --ov 0
-  chronos get -c users email=a@example.org --at 2026-01-31T12:00:00Z --project status,_system")]
+  chronos get -c users email=a@example.org --at 2026-01-31T12:00:00Z \\
+    --project status,_system")]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     item: ItemArg,

@@ -27,8 +27,11 @@ use crate::stop::Stop;
 #[command(after_help = "\
 Examples:
   chronos import -c companies --key-property Symbol history.ndjson
-  chronos import -c orders --key-property number --log orders-2026 orders.ndjson   # lines may have no `at`
-  tail -F changes.ndjson | chronos import -c companies --key-property Symbol --keep-going -")]
+  # lines may have no `at`
+  chronos import -c orders --key-property number \\
+    --log orders-2026 orders.ndjson
+  cat january.ndjson february.ndjson | chronos import -c companies \\
+    --key-property Symbol --keep-going -")]
 pub(crate) struct ImportArgs {
     #[command(flatten)]
     of: CollectionArg,

@@ -16,10 +16,12 @@ use crate::stderr::note;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos list -c users --filter '{\"status\": \"verified\"}' --sort plan,-updatedAt --limit 20
+  chronos list -c users --filter '{\"status\": \"verified\"}' \\
+    --sort plan,-updatedAt --limit 20
   chronos list -c users --filter '{\"age\": {\"$gte\": 18}}' --at 2026-01-31 --all
   chronos list -c users --filter '{\"plan\": \"team\"}' --count
-  chronos list -c users --page --limit 100        # {items, next}; go on with --after NEXT")]
+  # {items, next}; go on with --after NEXT
+  chronos list -c users --page --limit 100")]
 pub(crate) struct ListArgs {
     #[command(flatten)]
     of: CollectionArg,

@@ -64,7 +64,8 @@ use crate::open::Globals;
 Examples:
   chronos demo
   chronos create -c users '{\"email\": \"a@example.org\"}'
-  chronos update -c users email=a@example.org '{\"status\": \"verified\"}' --actor signup
+  chronos update -c users email=a@example.org '{\"status\": \"verified\"}' \\
+    --actor signup
   chronos history -c users email=a@example.org
   chronos export -c users --at 2026-01-31T12:00:00Z
   chronos bus publish payments --payload '{\"amount\": 42.5}'"

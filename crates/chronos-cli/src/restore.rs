@@ -11,7 +11,8 @@ use crate::open::Globals;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos restore -c users email=a@example.org --ov 3 --actor admin --reason \"wrong import\"
+  chronos restore -c users email=a@example.org --ov 3 --actor admin \\
+    --reason \"wrong import\"
   chronos restore -c users 64f0c0ffee64f0c0ffee64f0 --at 2026-01-31T12:00:00Z")]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]

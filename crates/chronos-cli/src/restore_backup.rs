@@ -19,7 +19,8 @@ use crate::stderr::note;
 #[command(after_help = "\
 Examples:
   chronos restore-backup -c users --into users-again
-  chronos restore-backup -c users --from backups --at 2026-01-31T12:00:00Z --into then
+  chronos restore-backup -c users --from backups --at 2026-01-31T12:00:00Z \\
+    --into then
   chronos restore-backup -c users --config mongodb.json --from backups")]
 pub(crate) struct RestoreBackupArgs {
     #[command(flatten)]

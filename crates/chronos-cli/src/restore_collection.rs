@@ -20,7 +20,8 @@ use crate::stderr::note;
 #[command(after_help = "\
 Examples:
   chronos restore-collection -c users --at 2026-01-31T12:00:00Z --dry-run
-  chronos restore-collection -c users --cv 1041 --actor admin --reason \"bad import\"")]
+  chronos restore-collection -c users --cv 2 --actor admin \\
+    --reason \"bad import\"")]
 pub(crate) struct RestoreCollectionArgs {
     #[command(flatten)]
     of: CollectionArg,

@@ -30,7 +30,7 @@ pub(crate) struct RollupArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos prune -c users --dry-run | jq .prunedVersions
+  chronos prune -c users --dry-run
   chronos prune -c users")]
 pub(crate) struct PruneArgs {
     #[command(flatten)]
@@ -44,8 +44,7 @@ pub(crate) struct PruneArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos manifests -c users
-  chronos manifests -c users | jq -c '[.key, .versions]'")]
+  chronos manifests -c users")]
 pub(crate) struct ManifestsArgs {
     #[command(flatten)]
     of: CollectionArg,

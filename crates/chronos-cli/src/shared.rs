@@ -58,7 +58,7 @@ struct GetArgs {
 Examples:
   chronos shared set greeting '{\"text\": \"hello\"}' --forever
   chronos shared set leader '\"me\"' --ttl-ms 10000 --if-absent
-  chronos shared set counter 7 --if-version 3 --persist")]
+  chronos shared set counter 7 --if-version 1767225600000000 --persist")]
 struct SetArgs {
     /// The key.
     #[arg(value_name = "KEY")]

@@ -12,7 +12,8 @@ use crate::open::Globals;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos smart-insert -c users '{\"email\": \"a@example.org\", \"plan\": \"pro\"}' --unique email")]
+  chronos smart-insert -c users '{\"email\": \"a@example.org\", \"plan\": \"pro\"}' \\
+    --unique email")]
 pub(crate) struct SmartInsertArgs {
     #[command(flatten)]
     of: CollectionArg,

@@ -15,7 +15,8 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos knowledge -c configs --filter '{\"key\": \"ui\"}' --tenant acme --domain production
+  chronos knowledge -c configs --filter '{\"key\": \"ui\"}' --tenant acme \\
+    --domain production
   chronos knowledge -c configs --filter '{\"key\": \"ui\"}' --tenant acme --merge")]
 pub(crate) struct KnowledgeArgs {
     #[command(flatten)]
@@ -29,7 +30,8 @@ pub(crate) struct KnowledgeArgs {
 #[command(after_help = "\
 Examples:
   chronos metadata -c schemas --filter '{\"entityType\": \"user\"}' --tenant acme
-  chronos metadata -c schemas --filter '{\"entityType\": \"user\"}' --domain saas --merge")]
+  chronos metadata -c schemas --filter '{\"entityType\": \"user\"}' \\
+    --domain saas --merge")]
 pub(crate) struct MetadataArgs {
     #[command(flatten)]
     what: TieredArgs,

@@ -13,7 +13,8 @@ use crate::open::Globals;
 #[command(after_help = "\
 Examples:
   chronos update -c users 64f0c0ffee64f0c0ffee64f0 '{\"status\": \"verified\"}'
-  chronos update -c users email=a@example.org '{\"status\": \"verified\"}' --expect-ov 0 --reason \"email verified\"")]
+  chronos update -c users email=b@example.org '{\"status\": \"verified\"}' \\
+    --expect-ov 0 --reason \"email verified\"")]
 pub(crate) struct UpdateArgs {
     #[command(flatten)]
     item: ItemArg,

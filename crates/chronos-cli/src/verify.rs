@@ -22,7 +22,7 @@ const STORING: Duration = Duration::from_secs(2);
 #[command(after_help = "\
 Examples:
   chronos verify -c users
-  chronos verify -c users --repair | jq .problems")]
+  chronos verify -c users --repair")]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     of: CollectionArg,

@@ -17,8 +17,7 @@ use crate::stderr::note;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos with-entities insert -c orders \\
-    --mapping '[{\"property\": \"customer\", \"collection\": \"customers\", \"keyProperty\": \"customerId\"}]' \\
+  chronos with-entities insert -c orders --mapping mapping.json \\
     '{\"orderId\": \"O-1\", \"customer\": {\"customerId\": \"C-1\", \"name\": \"Ada\"}}'
   chronos with-entities get -c orders --mapping mapping.json orderId=O-1")]
 pub(crate) struct WithEntitiesArgs {
@@ -50,7 +49,8 @@ struct MappingArg {
 #[command(after_help = "\
 Examples:
   chronos with-entities insert -c orders --mapping mapping.json order.json
-  chronos with-entities insert -c orders --mapping mapping.json - --actor shop < order.json")]
+  chronos with-entities insert -c orders --mapping mapping.json - \\
+    --actor shop < order.json")]
 struct InsertArgs {
     #[command(flatten)]
     of: CollectionArg,
@@ -67,7 +67,8 @@ struct InsertArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos with-entities get -c orders --mapping mapping.json 64f0c0ffee64f0c0ffee64f0
+  chronos with-entities get -c orders --mapping mapping.json \\
+    64f0c0ffee64f0c0ffee64f0
   chronos with-entities get -c orders --mapping mapping.json orderId=O-1")]
 struct GetArgs {
     #[command(flatten)]

@@ -15,7 +15,8 @@ use crate::output::Output;
 #[command(after_help = "\
 Examples:
   chronos admin hard-delete -c users email=a@example.org --dry-run
-  chronos admin hard-delete -c users email=a@example.org --reason \"ticket 4711\" --confirm")]
+  chronos admin hard-delete -c users email=a@example.org \\
+    --reason \"ticket 4711\" --confirm")]
 pub(crate) struct HardDeleteArgs {
     #[command(flatten)]
     item: ItemArg,

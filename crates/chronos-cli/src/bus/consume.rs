@@ -33,19 +33,21 @@ const PREFETCH: usize = 128;
 /// Receive messages and print a line for each, until it is stopped. Any number of consumers may share a
 /// subscription.
 ///
-/// Stopped by Ctrl-C or SIGTERM, it gives back what it has not begun, waits for what it has, and ends with
-/// exit code 0.
+/// Stopped by Ctrl-C or SIGTERM, it gives back what it has not begun, waits for what it has (30 s at most, then
+/// it comes again), and ends with exit code 0. If the store does not answer for 10 s meanwhile, it says that
+/// something may come again, and ends with 1.
 ///
 /// A line shows `id`, `payload`, `headers` and `deliveries`, which counts this one, and is out before the
 /// message is settled: what was killed in between comes again.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos bus consume payments fraud                              # until Ctrl-C
+  chronos bus consume payments fraud  # until Ctrl-C
   chronos bus consume payments fraud --exit-when-idle-ms 2000
   chronos bus consume payments fraud --exec ./check-payment --concurrency 4
   chronos bus consume payments fraud --metrics 127.0.0.1:9464
-  chronos bus consume payments fraud --fail-when '{\"amount\": {\"$gte\": 1000}}' --max 10")]
+  chronos bus consume payments fraud \\
+    --fail-when '{\"amount\": {\"$gte\": 1000}}' --max 1")]
 pub(crate) struct ConsumeArgs {
     #[command(flatten)]
     subscription: SubscriptionArg,

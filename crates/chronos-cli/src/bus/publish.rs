@@ -26,9 +26,12 @@ use crate::stop::Stop;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos bus publish payments --payload '{\"orderId\": \"123\", \"amount\": 42.5}' --header type=payment.created
+  chronos bus publish payments \\
+    --payload '{\"orderId\": \"123\", \"amount\": 42.5}' \\
+    --header type=payment.created
   chronos bus publish payments payments.ndjson
-  echo '{\"payload\": {\"n\": 1}, \"delayMs\": 5000}' | chronos bus publish payments -")]
+  echo '{\"payload\": {\"n\": 1}, \"delayMs\": 5000}' \\
+    | chronos bus publish payments -")]
 pub(crate) struct PublishArgs {
     #[command(flatten)]
     topic: TopicArg,

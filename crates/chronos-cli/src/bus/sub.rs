@@ -35,8 +35,10 @@ enum SubCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  chronos bus sub create payments fraud --visibility-ms 60000 --max-deliveries 5 --backoff-ms 1000,5000,30000
-  chronos bus sub create payments large --filter '{\"payload.amount\": {\"$gte\": 1000}}' --start earliest")]
+  chronos bus sub create payments fraud --visibility-ms 60000 \\
+    --max-deliveries 5 --backoff-ms 1000,5000,30000
+  chronos bus sub create payments large \\
+    --filter '{\"payload.amount\": {\"$gte\": 1000}}' --start earliest")]
 struct CreateArgs {
     #[command(flatten)]
     subscription: SubscriptionArg,

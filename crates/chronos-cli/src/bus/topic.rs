@@ -35,7 +35,8 @@ enum TopicCommand {
 #[command(after_help = "\
 Examples:
   chronos bus topic create payments
-  chronos bus topic create ticks --shards 4 --max-len 1000000 --overflow drop-oldest")]
+  chronos bus topic create ticks --shards 4 --max-len 1000000 \\
+    --overflow drop-oldest")]
 struct CreateArgs {
     #[command(flatten)]
     topic: TopicArg,

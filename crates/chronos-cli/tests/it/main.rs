@@ -13,6 +13,7 @@ mod counters;
 mod demo;
 mod entities;
 mod erase;
+mod examples;
 mod fallback;
 mod import;
 mod inline;

@@ -88,6 +88,75 @@ fn the_configurations_of_the_pages_pass_the_check() {
 }
 
 #[test]
+fn the_sections_that_the_operations_page_shows_pass_the_check() {
+    let cli = Cli::new();
+    let text = page("docs/operations.md");
+    // Some stand between paragraphs, some within one.
+    let blocks = text.split("```jsonc\n").skip(1).map(|rest| rest.split_once("```").unwrap().0.to_owned());
+    let inline =
+        text.split('`').skip(1).step_by(2).filter(|span| span.starts_with("\"") && span.contains("\": {"));
+    let sections: Vec<String> = blocks.chain(inline.map(str::to_owned)).collect();
+    assert!(sections.len() >= 4, "{sections:?}");
+    for section in sections {
+        let config = format!(
+            r#"{{"dbConnections": {{"here": {{"mongoUri": "embedded:./data"}}}}, "localStorage": {{"enabled": true, "basePath": "./objects"}},
+            "databases": {{"runtime": {{"tenantDatabases": [
+                {{"tenantId": "acme", "dbConnRef": "here", "dbName": "acme"}}, {{"tenantId": "globex", "dbConnRef": "here", "dbName": "globex"}}]}}}},
+            {section}}}"#
+        );
+        cli.write("shown.json", &config);
+        let checked = cli.run(&["config", "check", "shown.json"]);
+        let said = checked.value();
+        assert_eq!(checked.err(), "", "{section}");
+        assert!(said["warnings"].as_array().is_none_or(Vec::is_empty), "{section}: {said}");
+    }
+}
+
+/// The command lines that a page names within its text, as words.
+fn commands_named(page: &str) -> Vec<Vec<String>> {
+    let text: String = page.split("```").step_by(2).collect();
+    let spans = text.split('`').skip(1).step_by(2).filter(|span| span.starts_with("chronos "));
+    let words = |span: &str| -> Vec<String> { span.split_whitespace().skip(1).map(str::to_owned).collect() };
+    spans.map(words).collect()
+}
+
+#[test]
+fn every_command_that_a_page_names_exists_with_its_options() {
+    let cli = Cli::new();
+    let mut seen = 0;
+    for name in
+        ["README.md", "docs/getting-started.md", "docs/operations.md", "docs/format.md", "docs/promises.md"]
+    {
+        for words in commands_named(&page(name)) {
+            let path: Vec<&str> = words
+                .iter()
+                .map(String::as_str)
+                .take_while(|word| {
+                    word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-')
+                })
+                .collect();
+            // What follows a command may be a topic or another name that is given to it.
+            let ends = (1..=path.len()).rev();
+            let mut helps =
+                ends.map(|end| cli.command([&path[..end], &["--help"]].concat()).output().unwrap());
+            let help =
+                helps.find(|help| help.status.success()).unwrap_or_else(|| panic!("{name}: {words:?}"));
+            let help = String::from_utf8(help.stdout).unwrap();
+            let letters = "`|,.;".chars().collect::<Vec<_>>();
+            for option in words.iter().filter(|word| word.starts_with('-') && word.len() > 1) {
+                let option = option.trim_matches(&letters[..]);
+                assert!(
+                    help.contains(&format!("{option} ")) || help.contains(&format!("{option}\n")),
+                    "{name}: {words:?} has no {option}"
+                );
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen} commands");
+}
+
+#[test]
 fn the_picture_of_the_demo_shows_what_the_demo_says() {
     let readme = page("README.md");
     let picture = readme.split_once("```text\n").unwrap().1.split_once("```").unwrap().0;

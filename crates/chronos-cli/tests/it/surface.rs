@@ -3,7 +3,7 @@
 use crate::cli::Cli;
 
 /// The commands that a help text lists.
-fn listed(help: &str) -> Vec<String> {
+pub(crate) fn below(help: &str) -> Vec<String> {
     let commands =
         help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names = commands
@@ -20,8 +20,8 @@ fn help_of(cli: &Cli, path: &[&str]) -> usize {
         .unwrap_or_else(|| panic!("no examples in the help of {path:?}: {ran:?}"))
         .1;
     assert!(examples.contains(&format!("chronos {}", path.join(" "))), "{path:?}: {examples}");
-    let below = listed(text);
-    1 + below.iter().map(|name| help_of(cli, &[path, &[name.as_str()]].concat())).sum::<usize>()
+    let names = below(text);
+    1 + names.iter().map(|name| help_of(cli, &[path, &[name.as_str()]].concat())).sum::<usize>()
 }
 
 #[test]
