@@ -23,7 +23,7 @@ impl Collection {
     /// are nowhere any more. Only the numbers of its versions stay, and who erased it when and why.
     ///
     /// Returns a certificate, which is kept ([`certificates`](Self::certificates)). If it is stopped, a worker or
-    /// the same call again goes on; there is one certificate, whoever finishes. After a day everything is looked
+    /// the same call again goes on; there is one certificate in any case. After a day everything is looked
     /// at again, for what was under way.
     ///
     /// ```

@@ -337,7 +337,7 @@ impl Queue {
         Ok(waiting + self.count(&self.dead, of_item(database, item)).await?)
     }
 
-    /// Removes what waits for an item and what was given up of it, whoever is at work on it, to the last byte.
+    /// Removes what waits for an item and what was given up of it, also what another process is at work on, to the last byte.
     pub(crate) async fn forget(&self, database: &str, item: ItemId) -> Result<()> {
         let mut has_removed = false;
         // What waits may become a dead letter meanwhile, but not the other way around: its item is gone.

@@ -11,7 +11,7 @@ use crate::documents::{Batch, Filter, Guard, Scan, Write, raw_bson};
 use crate::records::ItemId;
 
 /// Where copies of what was said are kept: messages, their dead letters, and what was noted of deliveries. A
-/// shared value is not a copy of anything; whoever keeps one of an item has to remove it.
+/// shared value is not a copy of anything; a caller that keeps data of an item in one removes it.
 const KINDS: [Kind; 3] = [Kind::Messages, Kind::DeadLetters, Kind::Deliveries];
 /// Documents removed together.
 const BATCH: usize = 256;

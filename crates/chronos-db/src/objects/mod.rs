@@ -71,7 +71,7 @@ pub struct PutOptions {
     pub mode: PutMode,
     /// The media type; `application/octet-stream` if none.
     pub content_type: Option<String>,
-    /// The content encoding, such as `gzip`, for whoever reads the object by a presigned URL; readers here get the
+    /// The content encoding, such as `gzip`, for clients that read the object by a presigned URL; readers here get the
     /// bytes as they were put. A local folder has nowhere to keep it.
     pub content_encoding: Option<String>,
     /// A bucket that is not there is an error, and not created: for who knows that objects were stored in it.

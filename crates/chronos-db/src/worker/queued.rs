@@ -49,7 +49,7 @@ pub(super) async fn work(round: &Round<'_>) {
     }
 }
 
-/// Says how much waits, to whoever measures.
+/// Sets the gauges of what waits.
 async fn measure(round: &Round<'_>) -> crate::Result<()> {
     if round.all.chronos.env().telemetry.is_on() {
         round.all.chronos.fallback()?.measure().await?;

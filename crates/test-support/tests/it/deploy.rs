@@ -76,6 +76,72 @@ fn alerts_and_dashboards_name_only_metrics_that_there_are() {
     }
 }
 
+/// The labels that an expression selects or groups by, with the names of metrics that they are asked of: of a
+/// selector its own metric, of a grouping all of the expression.
+fn labels_asked(expression: &str) -> Vec<(Vec<&str>, &str)> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let all: Vec<&str> = named(expression).into_iter().collect();
+    let mut found = Vec::new();
+    for grouping in ["by (", "without ("] {
+        for part in expression.split(grouping).skip(1) {
+            let labels = part.split(')').next().unwrap().split(',').map(str::trim);
+            found.extend(labels.map(|label| (all.clone(), label)));
+        }
+    }
+    for (at, _) in expression.match_indices('{') {
+        let before = &expression[..at];
+        let name = &before[before.rfind(|c| !is_word(c)).map_or(0, |end| end + 1)..];
+        let inner = &expression[at + 1..at + expression[at..].find('}').unwrap()];
+        // Values are quoted, so a label stands before the first quote and behind every second one.
+        let labels = inner.split('"').step_by(2).map(|part| part.trim_matches([',', ' ', '=', '!', '~']));
+        found.extend(labels.filter(|label| !label.is_empty()).map(|label| (vec![name], label)));
+    }
+    found
+}
+
+#[test]
+fn alerts_and_dashboards_ask_for_labels_that_the_metrics_have() {
+    let rules = read("deploy/alerts.yml");
+    let mut asked: Vec<String> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("expr: ")).map(str::to_owned).collect();
+    asked.extend(dashboards().iter().flat_map(|(_, dashboard)| expressions(dashboard)));
+    let mut seen = 0;
+    // Each side of an `or` is a question by itself.
+    for expression in asked.iter().flat_map(|expression| expression.split(" or ")) {
+        for (names, label) in labels_asked(expression) {
+            seen += 1;
+            for name in names {
+                let metric =
+                    metrics().find(|metric| series(metric).iter().any(|known| known == name)).unwrap();
+                // What Prometheus adds.
+                let is_added = label == "instance" || (label == "le" && name.ends_with("_bucket"));
+                assert!(
+                    is_added || metric.labels.contains(&label),
+                    "{name} has no label `{label}`: {expression}"
+                );
+            }
+        }
+    }
+    assert!(seen > 50, "{seen} labels");
+    let example = r#"sum by (le, a) (rate(chronos_x_bucket{b!~"c|d", e="f"}[5m]))"#;
+    let labels: Vec<&str> = labels_asked(example).into_iter().map(|(_, label)| label).collect();
+    assert_eq!(labels, ["le", "a", "b", "e"]);
+}
+
+/// What alerts say of a metric in their texts: `{{ $labels.NAME }}`.
+#[test]
+fn texts_of_alerts_show_labels_that_their_question_leaves() {
+    let rules = read("deploy/alerts.yml");
+    for alert in rules.split("- alert: ").skip(1) {
+        let expression = alert.lines().find_map(|line| line.trim().strip_prefix("expr: ")).unwrap();
+        let left: Vec<&str> = labels_asked(expression).into_iter().map(|(_, label)| label).collect();
+        for shown in alert.split("$labels.").skip(1) {
+            let label = shown.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap();
+            assert!(left.contains(&label), "`{label}` is not left by {expression}");
+        }
+    }
+}
+
 #[test]
 fn every_metric_is_shown_by_a_dashboard() {
     let shown: Vec<String> =

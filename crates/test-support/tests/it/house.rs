@@ -351,6 +351,43 @@ fn every_test_that_a_page_names_exists() {
     }
 }
 
+/// The numbers behind a letter in the first column of a page's tables, in their order.
+fn numbers(page: &str, letter: &str) -> Vec<usize> {
+    let begin = format!("| {letter}-");
+    let rows = page.lines().filter_map(|line| line.strip_prefix(begin.as_str()));
+    rows.map(|row| row.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+/// The rows of tables with a column `tests` that name none.
+fn rows_without_a_test(page: &str) -> Vec<&str> {
+    let (mut has_tests, mut found) = (false, Vec::new());
+    for line in page.lines() {
+        if !line.starts_with('|') {
+            has_tests = false;
+        } else if line.split('|').any(|column| column.trim() == "tests") {
+            has_tests = true;
+        } else if has_tests && !line.starts_with("|-") && tests_named(line).is_empty() {
+            found.push(line);
+        }
+    }
+    found
+}
+
+#[test]
+fn no_promise_is_left_out_or_has_no_test() {
+    let page = std::fs::read_to_string(root().join("docs/promises.md")).unwrap();
+    for (letter, count) in [("L", 46), ("F", 26)] {
+        assert_eq!(numbers(&page, letter), (1..=count).collect::<Vec<_>>(), "the rows {letter}-");
+    }
+    let bare = rows_without_a_test(&page);
+    assert!(bare.is_empty(), "{}", bare.join("\n"));
+    let example = "| no. | promise | tests |\n|---|---|---|\n| L-01 | it `works` | `it_works_so_well` |\n| L-02 | it does | |\n";
+    assert_eq!(
+        (numbers(example, "L"), rows_without_a_test(example)),
+        (vec![1, 2], vec!["| L-02 | it does | |"])
+    );
+}
+
 /// References in a comment: `N-17`, and `R22` where the comment begins with it.
 fn references(comment: &str) -> Vec<&str> {
     let is_reference = |word: &&str| {

@@ -228,11 +228,7 @@ impl Connector {
     /// What the deployment can do; asked once.
     pub(super) async fn capabilities(&self, lease: &Lease) -> Result<Capabilities, Failure> {
         let detect = || async {
-            let hello = lease.hello().await?;
-            let clustered =
-                hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-            let sessions = hello.contains_key("logicalSessionTimeoutMinutes");
-            Ok(Capabilities { transactions: clustered && sessions, atomic_sequence: false })
+            Ok(Capabilities { transactions: has_transactions(&lease.hello().await?), atomic_sequence: false })
         };
         self.capabilities.get_or_try_init(detect).await.copied()
     }
@@ -334,4 +330,30 @@ impl Connector {
 
 fn millis(limit: Duration) -> u64 {
     u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a deployment that says this of itself has transactions: a replica set and a sharded cluster have
+/// them, a standalone server has none.
+fn has_transactions(hello: &Document) -> bool {
+    let is_router = hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
+    (hello.contains_key("setName") || is_router) && hello.contains_key("logicalSessionTimeoutMinutes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G-51.
+    #[test]
+    fn a_replica_set_and_a_sharded_cluster_have_transactions_and_a_standalone_server_has_none() {
+        let sessions = doc! { "logicalSessionTimeoutMinutes": 30 };
+        let said = |mut more: Document| {
+            more.extend(sessions.clone());
+            has_transactions(&more)
+        };
+        assert!(said(doc! { "setName": "rs0" }));
+        assert!(said(doc! { "msg": "isdbgrid" }));
+        assert!(!said(doc! {}));
+        assert!(!has_transactions(&doc! { "setName": "rs0" }), "transactions need sessions");
+    }
 }

@@ -115,7 +115,7 @@ impl Record {
         }
     }
 
-    /// These in the place of `other`, as far as the store is concerned.
+    /// These, to replace `other` in the store.
     pub(super) fn in_place_of(mut self, other: &Self) -> Self {
         (self.revision, self.is_stored) = (other.revision, other.is_stored);
         self

@@ -90,7 +90,7 @@ impl CounterStore {
         }))
     }
 
-    /// Puts the totals in the place of those they were made from. None if those are no longer there.
+    /// Replaces the totals that these were made from. None if those are no longer there.
     pub(super) async fn put(&self, record: &Record) -> Result<Option<Record>> {
         let document = record.stored(&self.owner);
         let write = match record.guard() {

@@ -38,6 +38,7 @@ mod outages;
 mod own_names;
 mod past;
 mod processes;
+mod promised;
 mod races;
 mod reading;
 mod removal;

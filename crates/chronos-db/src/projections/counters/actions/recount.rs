@@ -10,7 +10,7 @@ use crate::telemetry::{Observed, Operation};
 
 impl Counters {
     /// Counts everything anew from the versions that are kept, by the rules of this configuration, and puts
-    /// it in the place of what was counted. Readers see the old counts until then; writes go on.
+    /// it instead of what was counted. Readers see the old counts until then; writes go on.
     pub fn recount(&self) -> Recount {
         Recount { counters: self.clone() }
     }
