@@ -242,13 +242,36 @@ impl Restorer {
             return Ok(());
         }
         self.fill_up(row.cv, next, chunk, progress).await?;
-        let Placed { row, objects } = self.target.place(entry)?;
+        let Placed { mut row, objects } = self.target.place(entry)?;
+        self.take_after_shared(&mut row, chunk).await?;
         *next = row.cv + 1;
         chunk.versions += u64::from(!row.op.is_bare());
         chunk.damaged += u64::from(is_damaged);
         chunk.push(row, objects);
         if chunk.is_full() {
             self.write(chunk, progress).await?;
+        }
+        Ok(())
+    }
+
+    /// A deletion or a restore has the payload of an earlier version, which names its files in their new places by
+    /// now: its size and checksum are those.
+    async fn take_after_shared(&self, row: &mut Row, chunk: &Chunk) -> Result<()> {
+        let payload = &mut row.meta.payload;
+        if row.op.is_bare() || payload.ov == row.ov || row.meta.refs.is_empty() {
+            return Ok(());
+        }
+        let (id, ov) = (row.id, payload.ov);
+        let planned = chunk.rows.iter().rev().find(|planned| planned.id == id && planned.ov == ov);
+        let shared = match planned {
+            Some(planned) => Some(planned.meta.payload.clone()),
+            None => {
+                let row = self.workers.versions.row_at(id, VersionSelector::Ov(ov), &Scope::All).await?;
+                row.map(|row| row.meta.payload)
+            }
+        };
+        if let Some(shared) = shared {
+            (payload.size, payload.checksum) = (shared.size, shared.checksum);
         }
         Ok(())
     }

@@ -414,9 +414,17 @@ async fn files_of_a_restored_collection_are_its_own(p: &Pairing) {
     let id = users.create(json!({"n": 1, "file": STANDARD.encode(text)})).await.unwrap().id;
     let other = users.update(&id, json!({"n": 2})).await.unwrap();
     let rides = users.create(json!({"file": STANDARD.encode("rides")})).await.unwrap().id;
+    // These have the payload of another version, and so its file.
+    let dead = users.create(json!({"file": STANDARD.encode("dead")})).await.unwrap().id;
+    users.delete(&dead).await.unwrap();
+    let back = users.create(json!({"file": STANDARD.encode("back")})).await.unwrap().id;
+    users.replace(&back, json!({"n": 3})).await.unwrap();
+    users.restore(&back).to_version(0).await.unwrap();
     users.backup().await.unwrap();
     copy.restore_backup().of(&users).await.unwrap();
-    for (id, ov) in [(&id, other.ov), (&id, 0), (&rides, 0)] {
+    assert_eq!(copy.get(&dead).include_deleted().await.unwrap().unwrap().ov, 1);
+    assert_eq!(copy.list().include_deleted().await.unwrap().items.len(), 4);
+    for (id, ov) in [(&id, other.ov), (&id, 0), (&rides, 0), (&dead, 0), (&back, 0), (&back, 2)] {
         let (was, is) = (
             users.get(id).version(ov).await.unwrap().unwrap().document(),
             copy.get(id).version(ov).await.unwrap().unwrap().document(),
