@@ -19,18 +19,29 @@ pub(super) async fn run(
     points: &str,
     with: Json,
 ) -> Output {
+    let mut command = command(p, test, variable, more, points, with);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+}
+
+/// How [`run`] starts a child.
+pub(super) fn command(
+    p: &Pairing,
+    test: &str,
+    variable: &str,
+    more: &Json,
+    points: &str,
+    with: Json,
+) -> Command {
     let mut task = with;
     task["config"] = p.config(more);
     task["folder"] = p.folder().to_str().unwrap().into();
     task["points"] = points.into();
-    let child = Command::new(std::env::current_exe().unwrap())
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
         .args(["--exact", test.split_once("::").unwrap().1, "--nocapture"])
-        .env(variable, task.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
+        .env(variable, task.to_string());
+    command
 }
 
 pub(super) fn was_killed(output: &Output) -> bool {
