@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use self::ledger::Ledger;
 use self::weather::{Weather, below};
 use super::child;
-use super::pairing::{Pairing, on_durable_pairings};
+use super::pairing::{Pairing, on_pairings};
 
-on_durable_pairings!(nothing_is_lost_and_everything_counted_whatever_fails_and_dies);
+on_pairings!(replica_set_s3 = ReplicaSetS3: nothing_is_lost_and_everything_counted_whatever_fails_and_dies);
+on_pairings!(replica_set_azure = ReplicaSetAzure: nothing_is_lost_and_everything_counted_whatever_fails_and_dies);
 
 const TASK: &str = "CHRONOS_TEST_FAULT_WORKER";
 const SECONDS: u64 = 8;
