@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use chronos_db::ListOperations;
+use chronos_db::{FailedQueue, ListOperations};
 use clap::{Args, Subcommand};
-use futures::TryStreamExt as _;
+use futures::StreamExt as _;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, one_line};
 use crate::open::{Globals, Opened};
 use crate::output::Output;
+use crate::stderr::note;
 
 /// Look at writes that wait because they failed in a way that passes, and at those that were given up. A
 /// worker carries out what waits.
@@ -73,7 +74,11 @@ pub(crate) async fn run(globals: &Globals, args: FallbackArgs) -> Result<(), Fai
 async fn act(opened: &Opened, command: FallbackCommand) -> Result<(), Failure> {
     let fallback = opened.chronos.fallback()?;
     match command {
-        FallbackCommand::Stats => Output::new().value(&fallback.stats().await?.to_json()),
+        FallbackCommand::Stats => {
+            let stats = fallback.stats().await?;
+            Output::new().value(&stats.to_json())?;
+            name_failed(&stats.failed)
+        }
         FallbackCommand::List(args) => list(fallback.list(), args).await,
         FallbackCommand::Dead(args) => list(fallback.dead(), args).await,
         FallbackCommand::Retry(args) => {
@@ -92,9 +97,21 @@ async fn list(mut list: ListOperations, args: ListArgs) -> Result<(), Failure> {
         list = list.collection(collection);
     }
     let mut found = list.limit(args.limit.unwrap_or(u64::MAX)).stream();
-    let mut out = Output::new();
-    while let Some(operation) = found.try_next().await? {
-        out.line(&operation.to_json())?;
+    let (mut out, mut failed) = (Output::new(), Vec::new());
+    while let Some(found) = found.next().await {
+        match found {
+            Ok(operation) => out.line(&operation.to_json())?,
+            Err(queue) => failed.push(queue),
+        }
     }
-    out.finish()
+    out.finish()?;
+    name_failed(&failed)
+}
+
+/// What others said is printed; that it is not all is a failure.
+fn name_failed(failed: &[FailedQueue]) -> Result<(), Failure> {
+    for queue in failed {
+        note(&format!("error: {}", one_line(&queue.to_string())));
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }

@@ -205,7 +205,7 @@ impl Opened {
             return Err(error.into());
         }
         let waits = error.kind() == ErrorKind::NotFound
-            && !self.chronos.fallback()?.list().collection(name).limit(1).await?.is_empty();
+            && !self.chronos.fallback()?.list().collection(name).limit(1).await?.operations.is_empty();
         if waits || error.is_retryable() { self.collection(name) } else { Err(error.into()) }
     }
 

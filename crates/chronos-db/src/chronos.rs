@@ -121,7 +121,8 @@ impl Chronos {
             None => None,
             Some(queues) => {
                 let (queue, target) = (queues.of(&resolved)?, queues.target(&resolved));
-                Some(FallbackRoute { queue, target, route: Arc::clone(&route) })
+                let breaker = queues.breaker(&resolved);
+                Some(FallbackRoute { queue, target, breaker, route: Arc::clone(&route) })
             }
         };
         let opens: Weak<Inner> = Arc::downgrade(&self.inner);

@@ -115,8 +115,8 @@ pub use crypto::install_crypto_provider;
 pub use erasure::{Certificate, Erase, EraseWhere, HardDelete, HardDeleted, ListCertificates};
 pub use error::{Error, ErrorKind, Result};
 pub use fallback::{
-    CancelOperation, FallbackQueue, FallbackStats, GetFallbackStats, ListOperations, QueuedOperation,
-    Retried, RetryDue, RetryOperation,
+    CancelOperation, FailedQueue, FallbackQueue, FallbackStats, GetFallbackStats, ListOperations,
+    OperationList, QueuedOperation, Retried, RetryDue, RetryOperation,
 };
 pub use json::{Json, bson_to_json, json_to_bson, json_to_nearest_bson};
 pub use name::{MAX_NAME_BYTES, validate_name};

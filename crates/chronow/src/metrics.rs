@@ -273,14 +273,47 @@ impl Counters {
 
 /// Subscriptions, and topics, that have series of their own.
 const MAX_SERIES: usize = 1_000;
+/// Stands for all names beyond.
+const OTHER: &str = "_other";
 
 /// A topic by tenant, namespace and name; with a subscription, or by itself.
 type SeriesKey = (String, String, String, Option<String>);
 
-/// What topics hold. What is gone holds nothing.
+/// What topics hold. What is gone holds nothing. What is beyond the bound has one series together.
 #[derive(Default)]
 struct TopicGauges {
-    known: Mutex<HashMap<SeriesKey, Vec<Gauge>>>,
+    known: Mutex<KnownGauges>,
+}
+
+#[derive(Default)]
+struct KnownGauges {
+    named: HashMap<SeriesKey, Vec<Gauge>>,
+    /// The values of those beyond the bound.
+    rest: HashMap<SeriesKey, Vec<f64>>,
+    /// Of topics and of subscriptions, once there are any beyond.
+    others: HashMap<bool, Vec<Gauge>>,
+}
+
+impl KnownGauges {
+    /// Sums up what is beyond the bound; of ages the largest.
+    fn set_others(&mut self) {
+        for is_subscription in [false, true] {
+            let mut rest = self.rest.iter().filter(|(key, _)| key.3.is_some() == is_subscription).peekable();
+            if rest.peek().is_none() && !self.others.contains_key(&is_subscription) {
+                continue;
+            }
+            let other = || OTHER.to_owned();
+            let key = (other(), other(), other(), is_subscription.then(other));
+            let gauges = self.others.entry(is_subscription).or_insert_with(|| gauges_of(&key));
+            let mut totals = vec![0.0_f64; gauges.len()];
+            for (_, values) in rest {
+                for (at, (total, value)) in totals.iter_mut().zip(values).enumerate() {
+                    *total = if at == OLDEST_AT { total.max(*value) } else { *total + value };
+                }
+            }
+            gauges.iter().zip(totals).for_each(|(gauge, total)| gauge.set(total));
+        }
+    }
 }
 
 impl TopicGauges {
@@ -298,23 +331,30 @@ impl TopicGauges {
             }
         }
         let mut known = self.known.lock();
-        known.retain(|key, gauges| {
-            let is_other = (key.0.as_str(), key.1.as_str()) != (scope.tenant(), scope.namespace());
-            let is_there = is_other || values.contains_key(key);
+        let is_elsewhere =
+            |key: &SeriesKey| (key.0.as_str(), key.1.as_str()) != (scope.tenant(), scope.namespace());
+        known.rest.retain(|key, _| is_elsewhere(key));
+        known.named.retain(|key, gauges| {
+            let is_there = is_elsewhere(key) || values.contains_key(key);
             if !is_there {
                 gauges.iter().for_each(|gauge| gauge.set(0.0));
             }
             is_there
         });
         for (key, values) in values {
-            if known.len() >= MAX_SERIES && !known.contains_key(&key) {
+            if known.named.len() >= MAX_SERIES && !known.named.contains_key(&key) {
+                known.rest.insert(key, values);
                 continue;
             }
-            let gauges = known.entry(key).or_insert_with_key(gauges_of);
+            let gauges = known.named.entry(key).or_insert_with_key(gauges_of);
             gauges.iter().zip(values).for_each(|(gauge, value)| gauge.set(value));
         }
+        known.set_others();
     }
 }
+
+/// Where [`gauges_of`] a subscription has the age of its oldest message.
+const OLDEST_AT: usize = 5;
 
 /// In the order of [`gauges_of`].
 fn values_of(stats: &SubscriptionStats) -> Vec<f64> {
@@ -337,4 +377,56 @@ fn gauges_of((tenant, namespace, topic, subscription): &SeriesKey) -> Vec<Gauge>
     ];
     let names = [BACKLOG, PENDING, SCHEDULED, DEFERRED, DEAD_LETTERS, OLDEST];
     names.into_iter().map(|name| gauge!(name, &labels)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_the_bound_is_summed_up_and_what_is_gone_holds_nothing() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let stats = |age: u64| {
+            let subscription = SubscriptionStats {
+                subscription: "s".to_owned(),
+                backlog: 2,
+                oldest_age: Some(Duration::from_secs(age)),
+                ..SubscriptionStats::default()
+            };
+            TopicStats { length: 3, subscriptions: vec![subscription], ..TopicStats::default() }
+        };
+        let topics = |count: u64| -> Vec<_> { (0..count).map(|n| (format!("t{n}"), stats(n))).collect() };
+        let value = |name: &str| {
+            let text = handle.render();
+            let of = format!("{name}{{tenant=\"_other\",");
+            let line = text.lines().find(|line| line.starts_with(&of)).map(str::to_owned);
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        };
+        let sum = |name: &str| {
+            let text = handle.render();
+            let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+            lines
+                .map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<f64>().unwrap_or_default())
+                .sum::<f64>()
+        };
+        let gauges = TopicGauges::default();
+        let scope = Scope::new("acme", "default").unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            gauges.set(&scope, &topics(10));
+            assert_eq!((value(BACKLOG), sum(BACKLOG), sum(TOPIC_MESSAGES)), (None, 20.0, 30.0));
+            gauges.set(&scope, &topics(700));
+            assert_eq!((sum(BACKLOG), sum(TOPIC_MESSAGES)), (1_400.0, 2_100.0), "nothing is left out");
+            let series = handle
+                .render()
+                .lines()
+                .filter(|line| line.starts_with(BACKLOG) || line.starts_with(TOPIC_MESSAGES))
+                .count();
+            assert!(series <= MAX_SERIES + 2, "{series}");
+            gauges.set(&scope, &[]);
+            assert_eq!((sum(BACKLOG), sum(TOPIC_MESSAGES), sum(OLDEST)), (0.0, 0.0, 0.0));
+        });
+    }
 }

@@ -112,3 +112,27 @@ fn looking_at_a_queue_makes_no_spool() {
     let without = cli.run(&["fallback", "stats"]);
     assert!(without.failed(2).contains("no `fallback`"), "{without:?}");
 }
+
+#[test]
+fn a_queue_that_does_not_answer_is_named_and_the_others_are_told() {
+    let cli = Cli::new();
+    // What is there is no store.
+    cli.write("broken", "");
+    let tenant =
+        |name: &str, connection: &str| json!({ "tenantId": name, "dbConnRef": connection, "dbName": name });
+    let config = json!({
+        "dbConnections": { "main": { "mongoUri": "embedded:./data" }, "away": { "mongoUri": "embedded:./broken" } },
+        "localStorage": { "enabled": true, "basePath": "./objects" },
+        "databases": { "runtime": { "tenantDatabases": [tenant("default", "main"), tenant("other", "away")] } },
+        "fallback": {},
+    });
+    cli.write(CONFIG, &config.to_string());
+    let run = |command: &str| cli.run(&["--config", CONFIG, "fallback", command]);
+    let stats = run("stats");
+    let told = stats.value_with_code(1);
+    assert_eq!((&told["queueSize"], &told["deadLetterSize"]), (&json!(0), &json!(0)));
+    assert!(told["failed"][0]["queue"].as_str().unwrap().contains("connection `away`"), "{told}");
+    for ran in [stats, run("list"), run("dead")] {
+        assert!(ran.failed(1).contains("connection `away`"), "{ran:?}");
+    }
+}

@@ -8,6 +8,7 @@ use super::Admin;
 use super::ping::{TIMEOUT, bounded};
 use super::places::{StoragePlace, storages};
 use crate::action::Action;
+use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Error, Json, Result, Timestamp, json};
 
 /// Buckets that are looked at at once.
@@ -137,6 +138,10 @@ impl EnsuredBuckets {
 
 impl Action for EnsureBuckets {
     type Output = EnsuredBuckets;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.chronos.observed(Operation::EnsureBuckets))
+    }
 
     async fn run(self) -> Result<EnsuredBuckets> {
         let processed_at = self.chronos.env().clock.now();

@@ -10,6 +10,7 @@ use super::ping::{Ping, TIMEOUT};
 use super::places::{StoragePlace, storages};
 use crate::action::Action;
 use crate::config::{DatabaseType, Entry};
+use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Json, Result, Timestamp, json};
 
 impl Admin {
@@ -146,6 +147,10 @@ impl DatabaseHealth {
 
 impl Action for CheckHealth {
     type Output = Health;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.chronos.observed(Operation::Health))
+    }
 
     async fn run(self) -> Result<Health> {
         let Self { chronos, timeout } = self;

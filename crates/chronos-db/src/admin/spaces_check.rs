@@ -11,6 +11,7 @@ use super::places::{StoragePlace, storages};
 use super::storage_check::check;
 use crate::action::Action;
 use crate::config::{Config, Provider, SpaceConnection};
+use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Json, Result, json};
 
 const DOMAIN: &str = "digitaloceanspaces.com";
@@ -82,6 +83,10 @@ impl SpaceCheck {
 
 impl Action for CheckSpaces {
     type Output = Vec<SpaceCheck>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.chronos.observed(Operation::CheckSpaces))
+    }
 
     async fn run(self) -> Result<Vec<SpaceCheck>> {
         let places = storages(self.chronos.config());

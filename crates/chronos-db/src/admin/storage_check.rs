@@ -9,6 +9,7 @@ use super::Admin;
 use super::ping::{TIMEOUT, bounded, millis};
 use super::places::{StoragePlace, storages};
 use crate::action::Action;
+use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Error, Json, Result, json};
 
 /// Buckets of a storage that are asked for at once.
@@ -86,6 +87,10 @@ impl StorageCheck {
 
 impl Action for CheckStorage {
     type Output = Vec<StorageCheck>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.chronos.observed(Operation::CheckStorage))
+    }
 
     async fn run(self) -> Result<Vec<StorageCheck>> {
         let places = storages(self.chronos.config());

@@ -7,14 +7,14 @@ use bson::Bson;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::fold::{Fold, Sample, Samples};
+use super::fold::{Fold, Sample, SampleGroup, Samples};
 use super::result::AnalyticsResult;
 use super::store::{CROSS_TENANT, Coverage, ResultStore};
 use super::time_based::OnResult;
 use super::values::{numbers_of, query_of};
 use crate::config::{AnalyticsOperation, CrossTenant, CrossTenantMode};
 use crate::records::{Collection, Scope, ValuesQuery, Workers, int};
-use crate::{Chronos, Result, Route, Timestamp};
+use crate::{Chronos, ErrorKind, Result, Route, Timestamp};
 
 /// The group that all tenants' items are in.
 const POOLED: i64 = i64::MAX;
@@ -28,6 +28,36 @@ fn collection(chronos: &Chronos, cross: &CrossTenant, tenant: &str) -> Result<Co
 pub(super) async fn results(chronos: &Chronos, cross: &CrossTenant) -> Result<ResultStore> {
     let master = collection(chronos, cross, &cross.master)?;
     ResultStore::of(&master, &cross.rule, CROSS_TENANT).await
+}
+
+/// Makes the rule due after an item of a collection was erased, if the collection is one of those it pools.
+pub(super) async fn make_due_after(
+    chronos: &Chronos,
+    cross: &CrossTenant,
+    erased_from: &Collection,
+) -> Result<()> {
+    if cross.rule.collection != erased_from.name() {
+        return Ok(());
+    }
+    for tenant in &cross.tenants {
+        let pooled = match collection(chronos, cross, tenant) {
+            Ok(pooled) => pooled,
+            // A tenant without a database has no item that could be erased.
+            Err(error) if error.kind() == ErrorKind::RouteNotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let is_same_store = pooled.analytics.records == erased_from.analytics.records;
+        if is_same_store && pooled.database() == erased_from.database() {
+            let store = match results(chronos, cross).await {
+                Ok(store) => store,
+                Err(error) if error.kind() == ErrorKind::RouteNotFound => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let stamp = store.begin().await?;
+            return store.make_due(&stamp).await.map(drop);
+        }
+    }
+    Ok(())
 }
 
 /// Runs the rule as of `now`, by default the present.
@@ -61,7 +91,7 @@ pub(super) async fn run(
     let result = stamp.cross_tenant(cross, now, value, each);
     store.put(std::slice::from_ref(&result)).await?;
     hear(&AnalyticsResult::read(&result)?);
-    store.end(&stamp, &Coverage::default(), Some(stamp.computed_at)).await?;
+    store.end(&stamp, Coverage::All).await?;
     Ok(1)
 }
 
@@ -138,8 +168,8 @@ impl Samples for TenantSamples {
                 let items = workers.reader.values(&query, &scope).await?;
                 Ok::<_, crate::Error>(items.map(move |item| {
                     let numbers = numbers_of(&cross.rule, &item?, false)?;
-                    let groups = vec![(position, Vec::new()), (POOLED, Vec::new())];
-                    Ok::<_, crate::Error>(Sample { numbers, groups, arguments: Vec::new() })
+                    let group = |of: i64| SampleGroup { key: (of, Vec::new()), arguments: Vec::new() };
+                    Ok::<_, crate::Error>(Sample { numbers, groups: vec![group(position), group(POOLED)] })
                 }))
             }
         };

@@ -30,7 +30,12 @@ pub(super) type GroupKey = (i64, Vec<u8>);
 pub(super) struct Sample {
     pub(super) numbers: Vec<Number>,
     /// The groups that the numbers go into.
-    pub(super) groups: Vec<GroupKey>,
+    pub(super) groups: Vec<SampleGroup>,
+}
+
+/// A group that an item is in.
+pub(super) struct SampleGroup {
+    pub(super) key: GroupKey,
     /// The values of the arguments.
     pub(super) arguments: Vec<Bson>,
 }
@@ -182,8 +187,8 @@ impl<'s> Fold<'s> {
     ) -> Result<()> {
         let mut samples = self.samples.read().await?;
         while let Some(sample) = samples.try_next().await? {
-            for key in &sample.groups {
-                if let Some(spread) = open.get_mut(key) {
+            for group in &sample.groups {
+                if let Some(spread) = open.get_mut(&group.key) {
                     sample.numbers.iter().for_each(|number| spread.add(*number));
                 }
             }
@@ -211,13 +216,13 @@ impl<'s> Fold<'s> {
             if sample.numbers.is_empty() {
                 continue;
             }
-            for key in &sample.groups {
+            for SampleGroup { key, arguments } in &sample.groups {
                 if key < from || self.next.as_ref().is_some_and(|end| key >= end) {
                     continue;
                 }
                 if !slots.contains_key(key) {
                     bytes += GROUP_BYTES + 2 * key.1.len();
-                    let (cell, arguments) = (Cell::new(self.measure), sample.arguments.clone());
+                    let (cell, arguments) = (Cell::new(self.measure), arguments.clone());
                     slots.insert(key.clone(), Slot { cell, arguments, count: 0 });
                 }
                 let Some(slot) = slots.get_mut(key) else { continue };
@@ -263,8 +268,7 @@ mod tests {
                 .map(|(group, number)| {
                     Ok(Sample {
                         numbers: vec![Number::of(&(*number).into()).unwrap()],
-                        groups: vec![(*group, Vec::new())],
-                        arguments: Vec::new(),
+                        groups: vec![SampleGroup { key: (*group, Vec::new()), arguments: Vec::new() }],
                     })
                 })
                 .collect();

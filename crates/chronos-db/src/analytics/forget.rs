@@ -2,16 +2,19 @@
 
 use bson::Document;
 
-use super::store::{Coverage, remove_grouped_of_others};
-use super::time_based;
-use super::values::{arguments_of, group_key, group_of};
-use crate::Result;
+use super::store::remove_grouped_of_others;
+use super::values::{group_key, group_of, groups_of};
+use super::{cross_tenant, presence, time_based};
+use crate::config::TimeBased;
 use crate::records::{Collection, Scope};
+use crate::{Chronos, Result};
 
 impl Collection {
     /// After items of the collection were erased: removes the results of analytics rules that are grouped by values
-    /// of theirs, and makes every time-based rule over the collection due, so that the next run of a worker, or of
-    /// [`Analytics::run`](crate::analytics::Analytics::run), computes anew what other items have.
+    /// of theirs, of all timeframes, and makes every rule over the collection due, those across tenants too. The next
+    /// run of a worker, or of [`Analytics::run`](crate::analytics::Analytics::run), computes anew what other items
+    /// have: once also in timeframes that are out of the rule's window, there of all live items of these groups,
+    /// whenever they were created.
     /// `entries` are the indexed properties (`metaIndexed`) of every version of the items, read before they
     /// were erased. A run that is under way when this is called puts nothing back.
     ///
@@ -33,6 +36,13 @@ impl Collection {
         if self.workers.index.settings.says_tenant && *self.upkeep_scope().await? != Scope::All {
             removed += self.seeing(Scope::All).forget_own_results(entries).await?;
         }
+        let across = &self.analytics.rules.cross_tenant;
+        if across.iter().any(|cross| cross.rule.collection == self.name()) {
+            let chronos = Chronos::behind(self)?;
+            for cross in across {
+                cross_tenant::make_due_after(&chronos, cross, self).await?;
+            }
+        }
         Ok(removed)
     }
 
@@ -41,24 +51,35 @@ impl Collection {
         let rules = || self.analytics.rules.time_based.iter();
         // What an earlier configuration, or another one, has grouped is personal data all the same.
         let configured: Vec<&str> = rules().map(|timed| timed.rule.name.as_str()).collect();
+        let has_rules = rules().any(|timed| timed.rule.collection == self.name());
+        if !has_rules && !presence::may_have_results(self).await? {
+            return Ok(0);
+        }
         removed += remove_grouped_of_others(self, &configured).await?;
         for timed in rules().filter(|timed| timed.rule.collection == self.name()) {
             let store = time_based::results(self, timed).await?;
-            let group = |entry| group_of(&group_key(&arguments_of(entry, &timed.arguments)));
-            let groups = if timed.arguments.is_empty() {
-                Some(Vec::new())
-            } else {
-                entries.map(|entries| {
-                    let mut groups: Vec<_> = entries.iter().map(group).collect();
-                    groups.sort_unstable();
-                    groups.dedup();
-                    groups
-                })
-            };
             let stamp = store.begin().await?;
-            removed += store.end(&stamp, &Coverage { timeframes: None, groups }, None).await?;
+            if timed.arguments.is_empty() {
+                removed += store.make_due(&stamp).await?;
+                continue;
+            }
+            store.mark(&stamp, groups(timed, entries)).await?;
+            removed += store.make_due(&stamp).await?;
+            removed += store.sweep().await?;
             store.purge().await?;
         }
         Ok(removed)
     }
+}
+
+/// The digests of the groups that versions were in; none if that is not known, or if no run could have told.
+fn groups(timed: &TimeBased, entries: Option<&[Document]>) -> Option<Vec<String>> {
+    let mut digests = Vec::new();
+    for entry in entries? {
+        let groups = groups_of(entry, &timed.arguments).ok()?;
+        digests.extend(groups.iter().map(|group| group_of(&group_key(group))));
+    }
+    digests.sort_unstable();
+    digests.dedup();
+    Some(digests)
 }

@@ -9,6 +9,7 @@ use super::store::ResultStore;
 use super::{cross_tenant, time_based};
 use crate::action::Action;
 use crate::records::{cursor, parse_cursor};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Page, Result, Route};
 
 /// Results per page if no limit is given, and the most a page can have.
@@ -78,6 +79,10 @@ impl ListResults {
 
 impl Action for ListResults {
     type Output = Page<AnalyticsResult>;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.analytics.chronos.observed(Operation::AnalyticsResults))
+    }
 
     async fn run(self) -> Result<Page<AnalyticsResult>> {
         let order = ResultStore::order();

@@ -12,6 +12,7 @@ use super::time_based::OnResult;
 use super::{cross_tenant, time_based};
 use crate::action::Action;
 use crate::config::{CrossTenant, Entry, TimeBased};
+use crate::telemetry::{Observed, Operation};
 use crate::{Error, Result, Route, Timestamp};
 
 /// Rules and entries at once: one whose store does not answer holds up no more than its own place.
@@ -182,6 +183,10 @@ enum Task {
 
 impl Action for RunAnalytics {
     type Output = AnalyticsRun;
+
+    fn observed(&self) -> Option<Observed> {
+        Some(self.analytics.chronos.observed(Operation::RunAnalytics))
+    }
 
     async fn run(self) -> Result<AnalyticsRun> {
         let entries = self.analytics.chronos.config().distinct_entries();

@@ -12,7 +12,7 @@ use bson::{Bson, Document, doc};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use super::result::{ARGUMENTS, DEFINITION, GROUP, OWNER, RULE, RUN, Stamp, TIMESTAMP, digest};
+use super::result::{ARGUMENTS, DEFINITION, OWNER, RULE, RUN, Stamp, TIMESTAMP, digest};
 use crate::config::AnalyticsRule;
 use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
@@ -27,47 +27,44 @@ pub(super) const CROSS_TENANT: &str = "crossTenantResults";
 /// The states of rules, and the sequences of their runs.
 const RUNS: &str = "analyticsRuns";
 /// Results that are put or removed at once.
-const BATCH: usize = 200;
+pub(super) const BATCH: usize = 200;
 
-/// Which results a run, or an erasure, is about: all of these that it has not put are out of date.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Coverage {
-    /// Those of timeframes that begin between these moments; none: whenever.
-    pub(super) timeframes: Option<(Timestamp, Timestamp)>,
-    /// Those of these groups; none: of all.
-    pub(super) groups: Option<Vec<String>>,
+/// Which results a run is about: all of these that it has not put are out of date.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Coverage {
+    All,
+    /// Those of timeframes that begin between these moments.
+    Timeframes(Timestamp, Timestamp),
+    /// None. What an erasure is about, marks say.
+    Nothing,
 }
 
 impl Coverage {
-    fn filter(&self) -> Filter {
-        let mut filter = Filter::All;
-        if let Some((from, to)) = self.timeframes {
-            let from = Filter::Field(TIMESTAMP.to_owned(), Test::Gte(from.into()));
-            filter = filter.and(from).and(Filter::lte(TIMESTAMP, to));
+    /// None if it is about nothing.
+    fn filter(self) -> Option<Filter> {
+        match self {
+            Self::All => Some(Filter::All),
+            Self::Timeframes(from, to) => {
+                let from = Filter::Field(TIMESTAMP.to_owned(), Test::Gte(from.into()));
+                Some(from.and(Filter::lte(TIMESTAMP, to)))
+            }
+            Self::Nothing => None,
         }
-        if let Some(groups) = &self.groups {
-            filter = filter.and(Filter::any_of(GROUP, groups.iter().map(Bson::from).collect()));
-        }
-        filter
     }
 
-    fn write(&self, state: &mut Document) {
-        if let Some((from, to)) = self.timeframes {
+    fn write(self, state: &mut Document) {
+        if let Self::Timeframes(from, to) = self {
             state.insert("from", from);
             state.insert("to", to);
-        }
-        if let Some(groups) = &self.groups {
-            state.insert("groups", groups);
         }
     }
 
     fn read(state: &Document) -> Self {
         let time = |field: &str| state.get_datetime(field).ok().map(|at| Timestamp::from(*at));
-        let groups = state.get_array("groups").ok();
-        let text = |group: &Bson| group.as_str().map(str::to_owned);
-        Self {
-            timeframes: time("from").zip(time("to")),
-            groups: groups.map(|groups| groups.iter().filter_map(text).collect()),
+        match (time("ranAt"), time("from").zip(time("to"))) {
+            (None, _) => Self::Nothing,
+            (Some(_), Some((from, to))) => Self::Timeframes(from, to),
+            (Some(_), None) => Self::All,
         }
     }
 }
@@ -96,6 +93,9 @@ pub(super) async fn remove_grouped_of_others(collection: &Collection, configured
         let scan = Scan { filter: filter.clone(), limit: Some(BATCH as u64), ..Scan::default() };
         let found: Vec<Document> = documents.scan(&results, scan).try_collect().await?;
         if found.is_empty() {
+            if removed > 0 {
+                documents.purge(&results.database).await?;
+            }
             return Ok(removed);
         }
         let mut batch = Batch::new();
@@ -109,15 +109,15 @@ pub(super) async fn remove_grouped_of_others(collection: &Collection, configured
 
 /// The results of one rule over one collection.
 pub(super) struct ResultStore {
-    documents: Arc<dyn DocumentStore>,
+    pub(super) documents: Arc<dyn DocumentStore>,
     db: Arc<AnalyticsDb>,
     results: Namespace,
-    states: Namespace,
+    pub(super) states: Namespace,
     owner: String,
     tenant: Option<String>,
     rule: String,
     definition: String,
-    env: Env,
+    pub(super) env: Env,
 }
 
 impl ResultStore {
@@ -137,7 +137,7 @@ impl ResultStore {
         })
     }
 
-    fn state_id(&self) -> String {
+    pub(super) fn state_id(&self) -> String {
         format!("{}|{}", self.owner, self.rule)
     }
 
@@ -210,14 +210,17 @@ impl ResultStore {
         Ok(())
     }
 
-    /// Ends a run, or an erasure (`ran_at` is none then): what it covers and has not put goes. Returns how many
-    /// results went.
-    pub(super) async fn end(
-        &self,
-        stamp: &Stamp,
-        coverage: &Coverage,
-        ran_at: Option<Timestamp>,
-    ) -> Result<u64> {
+    /// Ends a run: what it covers and has not put goes. Returns how many results went.
+    pub(super) async fn end(&self, run: &Stamp, coverage: Coverage) -> Result<u64> {
+        self.leave(run, coverage, Some(run.computed_at)).await
+    }
+
+    /// Makes the rule due after an erasure, unless a run has begun since.
+    pub(super) async fn make_due(&self, erasure: &Stamp) -> Result<u64> {
+        self.leave(erasure, Coverage::Nothing, None).await
+    }
+
+    async fn leave(&self, stamp: &Stamp, coverage: Coverage, ran_at: Option<Timestamp>) -> Result<u64> {
         let is_changed = self.any_state().await?.is_some_and(|state| state.definition != self.definition);
         let mut state = doc! { "_id": self.state_id(), RUN: int(stamp.run), DEFINITION: &self.definition };
         if let Some(ran_at) = ran_at {
@@ -229,7 +232,10 @@ impl ResultStore {
         self.documents.apply(batch).await?;
         self.env.fail.hit("analytics.after_state")?;
         let Some(newest) = self.any_state().await? else { return Ok(0) };
-        let mut removed = self.remove(newest.run, newest.coverage.filter()).await?;
+        let mut removed = match newest.coverage.filter() {
+            Some(covered) => self.remove(newest.run, covered).await?,
+            None => 0,
+        };
         if is_changed && newest.definition == self.definition {
             let others = Filter::Field(DEFINITION.to_owned(), Test::Ne(self.definition.as_str().into()));
             removed += self.remove(newest.run, others).await?;
@@ -243,18 +249,31 @@ impl ResultStore {
 
     /// Removes results of earlier runs.
     async fn remove(&self, run: i64, which: Filter) -> Result<u64> {
+        self.remove_if(run, which, |_| true).await
+    }
+
+    /// Removes those results of earlier runs that `is_stale` says.
+    pub(super) async fn remove_if(
+        &self,
+        run: i64,
+        which: Filter,
+        is_stale: impl Fn(&Document) -> bool + Send + Sync,
+    ) -> Result<u64> {
         let earlier = Filter::Field(RUN.to_owned(), Test::Lt(int(run)));
         let scan = Scan { filter: self.own().and(which).and(earlier), ..Scan::default() };
         let mut found = self.documents.scan(&self.results, scan).try_chunks(BATCH);
         let mut removed = 0;
         while let Some(chunk) = found.next().await {
             let mut batch = Batch::new();
-            for result in chunk.map_err(|error| error.1)? {
+            for result in chunk.map_err(|error| error.1)?.into_iter().filter(&is_stale) {
                 if let (Some(id), Some(run)) = (result.get("_id"), result.get(RUN)) {
                     // Unless a run is putting it anew.
                     let guard = Guard::Equals { field: RUN.into(), value: run.clone() };
                     batch.push(&self.results, Write::Delete { id: id.clone(), guard });
                 }
+            }
+            if batch.operations.is_empty() {
+                continue;
             }
             let outcomes = self.documents.apply(batch).await?;
             removed += outcomes.iter().filter(|outcome| outcome.is_applied()).count() as u64;

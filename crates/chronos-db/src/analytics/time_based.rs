@@ -7,10 +7,12 @@ use bson::Document;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
-use super::fold::{Fold, Sample, Samples};
+use super::fold::{Fold, GroupKey, Sample, SampleGroup, Samples};
+use super::marks::Owed;
+use super::presence;
 use super::result::{AnalyticsResult, Stamp};
 use super::store::{Coverage, ResultStore, TIME_BASED};
-use super::values::{arguments_of, group_key, group_of, numbers_of, query_of};
+use super::values::{group_key, group_of, groups_of, numbers_of, query_of};
 use crate::config::{AnalyticsOperation, TimeBased, Timeframe};
 use crate::records::{Collection, Scope, ValuesQuery, Workers, int};
 use crate::{Result, Timestamp};
@@ -30,27 +32,30 @@ pub(super) async fn run(
     now: Option<Timestamp>,
     hear: &OnResult,
 ) -> Result<u64> {
+    presence::expect_results(collection).await?;
     let store = results(collection, timed).await?;
     let stamp = store.begin().await?;
-    let now = match now {
-        Some(now) => now,
-        None => collection.workers.index.documents.now().await?,
+    let marks = store.open_marks().await?;
+    let present = collection.workers.index.documents.now().await?;
+    let now = now.unwrap_or(present);
+    let timeframes = timed.timeframe.map(|timeframe| timeframes(timed, timeframe, now));
+    let samples = ItemSamples {
+        workers: Arc::clone(&collection.workers),
+        scope: collection.upkeep_scope().await?.clone(),
+        query: query_of(&timed.rule, &timed.arguments, now),
+        part: timeframes.map_or(Part::Everything, |(from, _)| Part::From(from)),
+        timed: Arc::clone(timed),
     };
-    let run = Run {
-        samples: ItemSamples {
-            workers: Arc::clone(&collection.workers),
-            scope: collection.upkeep_scope().await?.clone(),
-            query: query_of(&timed.rule, &timed.arguments, now),
-            timeframes: timed.timeframe.map(|timeframe| timeframes(timed, timeframe, now)),
-            timed: Arc::clone(timed),
-        },
-        store,
-        stamp,
-        now,
-    };
-    let count = run.compute(hear).await?;
-    let coverage = Coverage { timeframes: run.samples.timeframes, groups: None };
-    run.store.end(&run.stamp, &coverage, Some(run.stamp.computed_at)).await?;
+    let run = Run { samples, store, stamp, now };
+    let mut count = run.compute(hear).await?;
+    if let Some((owed, (from, to))) = marks.owed().zip(timeframes) {
+        let query = ValuesQuery { from: None, ..query_of(&timed.rule, &timed.arguments, present) };
+        count += run.compute_owed(query, Part::Beyond(from, to, Arc::new(owed)), hear).await?;
+    }
+    let coverage = timeframes.map_or(Coverage::All, |(from, to)| Coverage::Timeframes(from, to));
+    run.store.end(&run.stamp, coverage).await?;
+    run.store.settle(&run.stamp, marks).await?;
+    run.store.sweep().await?;
     Ok(count)
 }
 
@@ -85,7 +90,18 @@ impl Run {
             return self.store_all(&[result], hear).await;
         }
         let always = is_one.then(|| (0, Vec::new()));
-        let mut fold = Fold::new(&self.samples, timed.operation, always);
+        self.fold(&self.samples, always, hear).await
+    }
+
+    /// Computes the groups of erased items once in the timeframes that the window does not reach.
+    async fn compute_owed(&self, query: ValuesQuery, part: Part, hear: &OnResult) -> Result<u64> {
+        let samples = ItemSamples { query, part, ..self.samples.clone() };
+        self.fold(&samples, None, hear).await
+    }
+
+    async fn fold(&self, samples: &ItemSamples, always: Option<GroupKey>, hear: &OnResult) -> Result<u64> {
+        let timed = &samples.timed;
+        let mut fold = Fold::new(samples, timed.operation, always);
         let mut count = 0;
         while let Some(groups) = fold.next().await? {
             let results = groups.into_iter().map(|group| {
@@ -110,13 +126,40 @@ impl Run {
     }
 }
 
+/// Which timeframes are computed.
+#[derive(Clone)]
+enum Part {
+    Everything,
+    /// Those that do not begin earlier.
+    From(Timestamp),
+    /// Those that do not begin between these moments, of some groups.
+    Beyond(Timestamp, Timestamp, Arc<Owed>),
+}
+
+impl Part {
+    fn has_timeframe(&self, start: Timestamp) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::From(from) => start >= *from,
+            Self::Beyond(from, to, _) => start < *from || start > *to,
+        }
+    }
+
+    fn has_group(&self, key: &[u8]) -> bool {
+        match self {
+            Self::Everything | Self::From(_) => true,
+            Self::Beyond(_, _, owed) => owed.has(&group_of(key)),
+        }
+    }
+}
+
 /// What the items of one collection add.
+#[derive(Clone)]
 struct ItemSamples {
     workers: Arc<Workers>,
     scope: Scope,
     query: ValuesQuery,
-    /// What is before these is left alone.
-    timeframes: Option<(Timestamp, Timestamp)>,
+    part: Part,
     timed: Arc<TimeBased>,
 }
 
@@ -131,18 +174,24 @@ impl ItemSamples {
 impl Samples for ItemSamples {
     async fn read(&self) -> Result<BoxStream<'static, Result<Sample>>> {
         let items = self.workers.reader.values(&self.query, &self.scope).await?;
-        let (timed, first) = (Arc::clone(&self.timed), self.timeframes.map(|(first, _)| first));
+        let (timed, part) = (Arc::clone(&self.timed), self.part.clone());
         let counts_all = timed.operation == AnalyticsOperation::Count;
         let sample = move |item: Result<crate::records::ItemValues>| {
             let item = item?;
-            let start = timed.timeframe.map(|timeframe| timeframe.start(item.changed_at));
-            if start < first {
-                return Ok(Sample { numbers: Vec::new(), groups: Vec::new(), arguments: Vec::new() });
+            let start =
+                timed.timeframe.map_or(Timestamp::default(), |timeframe| timeframe.start(item.changed_at));
+            if !part.has_timeframe(start) {
+                return Ok(Sample { numbers: Vec::new(), groups: Vec::new() });
             }
-            let arguments = arguments_of(&item.entry, &timed.arguments);
-            let key = (start.map_or(0, Timestamp::as_millis), group_key(&arguments));
-            let numbers = numbers_of(&timed.rule, &item, counts_all)?;
-            Ok(Sample { numbers, groups: vec![key], arguments })
+            let groups = groups_of(&item.entry, &timed.arguments).map_err(|error| error.on_item(item.id))?;
+            let groups = groups.into_iter().filter_map(|arguments| {
+                let key = group_key(&arguments);
+                part.has_group(&key).then(|| SampleGroup { key: (start.as_millis(), key), arguments })
+            });
+            let groups: Vec<SampleGroup> = groups.collect();
+            let numbers =
+                if groups.is_empty() { Vec::new() } else { numbers_of(&timed.rule, &item, counts_all)? };
+            Ok(Sample { numbers, groups })
         };
         Ok(items.map(sample).boxed())
     }

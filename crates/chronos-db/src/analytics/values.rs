@@ -1,5 +1,7 @@
 //! What a rule takes of an item.
 
+use std::collections::HashSet;
+
 use bson::{Bson, Document};
 
 use super::number::Number;
@@ -8,6 +10,9 @@ use crate::config::AnalyticsRule;
 use crate::documents::filter::key_encoding::encode;
 use crate::records::{ItemValues, ValuesQuery};
 use crate::{Error, Result, Timestamp};
+
+/// Groups that one item may be in.
+const MAX_GROUPS: usize = 10_000;
 
 /// What of which items a rule reads at a moment.
 pub(super) fn query_of(rule: &AnalyticsRule, arguments: &[String], now: Timestamp) -> ValuesQuery {
@@ -66,14 +71,36 @@ fn kind_of(value: &Bson) -> &'static str {
     }
 }
 
-/// The values of the arguments, absent being null.
-pub(super) fn arguments_of(entry: &Document, arguments: &[String]) -> Vec<Bson> {
-    let value = |path: &String| {
-        let mut segments = path.split('.');
-        let first = entry.get(segments.next()?)?;
-        segments.try_fold(first, |value, segment| value.as_document()?.get(segment)).cloned()
-    };
-    arguments.iter().map(|path| value(path).unwrap_or(Bson::Null)).collect()
+/// The groups that an item is in: every combination of the values of the arguments, each once. Arrays on a path are
+/// looked through, as filters do, so that an item is in a group for each element; one that has no value there is in
+/// the group of null.
+///
+/// # Errors
+/// `VALIDATION_ERROR` if there are more than [`MAX_GROUPS`].
+pub(super) fn groups_of(entry: &Document, arguments: &[String]) -> Result<Vec<Vec<Bson>>> {
+    let mut groups: Vec<Vec<Bson>> = vec![Vec::with_capacity(arguments.len())];
+    for path in arguments {
+        let mut values = Vec::new();
+        collect_below(entry, path, &mut values);
+        if values.is_empty() {
+            values.push(&Bson::Null);
+        }
+        let mut seen = HashSet::new();
+        values.retain(|value| seen.insert(encode(value)));
+        if groups.len().saturating_mul(values.len()) > MAX_GROUPS {
+            let message = format!(
+                "the arguments of the rule put this item into more than {MAX_GROUPS} groups, by the elements of `{path}`"
+            );
+            return Err(Error::validation(message));
+        }
+        let with = |group: &Vec<Bson>, value: &Bson| {
+            let mut group = group.clone();
+            group.push(value.clone());
+            group
+        };
+        groups = groups.iter().flat_map(|group| values.iter().map(|value| with(group, value))).collect();
+    }
+    Ok(groups)
 }
 
 /// Bytes that are equal for equal arguments, and for no others.
@@ -135,6 +162,24 @@ mod tests {
         assert_ne!(key(&["a".into(), "b".into()]), key(&["ab".into(), "".into()]));
         let entry = doc! { "a": { "b": 1 } };
         let paths = ["a.b".to_owned(), "a.c".to_owned()];
-        assert_eq!(arguments_of(&entry, &paths), [Bson::Int32(1), Bson::Null]);
+        assert_eq!(groups_of(&entry, &paths).unwrap(), [[Bson::Int32(1), Bson::Null]]);
+    }
+
+    #[test]
+    fn an_item_is_once_in_the_group_of_each_element_of_an_array() {
+        let groups = |entry: Document, paths: &[&str]| {
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            groups_of(&entry, &paths)
+        };
+        let entry =
+            doc! { "tags": ["x", "y", "x"], "lines": [{ "sku": 1 }, { "sku": [2, 1.0] }, {}], "none": [] };
+        assert_eq!(groups(entry.clone(), &["tags"]).unwrap(), [["x".into()], ["y".into()] as [Bson; 1]]);
+        assert_eq!(groups(entry.clone(), &["lines.sku"]).unwrap(), [[Bson::Int32(1)], [Bson::Int32(2)]]);
+        assert_eq!(groups(entry.clone(), &["none"]).unwrap(), [[Bson::Null]]);
+        assert_eq!(groups(entry.clone(), &["tags", "lines.sku"]).unwrap().len(), 4);
+        assert_eq!(groups(entry, &[]).unwrap(), [Vec::<Bson>::new()]);
+        let many: Vec<i32> = (0..200).collect();
+        let error = groups(doc! { "a": many.clone(), "b": many }, &["a", "b"]).unwrap_err();
+        assert!(error.message().contains("`b`"), "{error}");
     }
 }

@@ -5,10 +5,11 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::certificate::Certificate;
 use super::finish::Finisher;
+use super::queued;
 use crate::action::Action;
 use crate::documents::raw_bson;
 use crate::records::{
-    Change, Collection, ErasureCounts, ItemId, Op, Row, WriteCall, WriteOptions, WriteOutcome,
+    Change, Collection, ErasureCounts, ItemId, Missing, Op, Row, WriteCall, WriteOptions, WriteOutcome,
 };
 use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Error, ErrorKind, Result};
@@ -21,6 +22,8 @@ impl Collection {
     /// objects, what is indexed of it, and what names it in the fallback queue and in messages. Readers do not find
     /// it from the moment at which its ERASE row is committed, writers neither; when the action returns, its bytes
     /// are nowhere any more. Only the numbers of its versions stay, and who erased it when and why.
+    ///
+    /// An item that is yet to be created, or that could not be, is erased from the fallback queue and its spool.
     ///
     /// Returns a certificate, which is kept ([`certificates`](Self::certificates)). If it is stopped, a worker or
     /// the same call again goes on; there is one certificate in any case. After a day everything is looked
@@ -46,7 +49,7 @@ impl Collection {
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such item, or a delete erased it; `LOCKED` if another process holds its lock for
-    /// longer than a write waits (5 s); `TXN_ERROR` or `STORAGE_ERROR` if a store fails, also after 8 s of tries
+    /// longer than a write waits (5 s), or is creating it from the fallback queue at this moment; `TXN_ERROR` or `STORAGE_ERROR` if a store fails, also after 8 s of tries
     /// for what is left when the item is absent already.
     pub fn erase(&self, id: &ItemId) -> Erase {
         Erase { collection: self.clone(), id: *id, options: WriteOptions::default() }
@@ -117,9 +120,13 @@ pub(super) async fn count(collection: &Collection, id: ItemId) -> Result<Erasure
     let scope = collection.scope().await?;
     let workers = &collection.workers;
     let head = workers.index.head_or_row(id).await?;
-    let head = head
-        .filter(|head| !head.erased && scope.sees(head.meta.tenant.as_deref()))
-        .ok_or_else(|| Error::not_found("there is no such item"))?;
+    let Some(head) = head.filter(|head| !head.erased && scope.sees(head.meta.tenant.as_deref())) else {
+        let operations = queued::count(&chronos, collection, id).await?;
+        if operations == 0 {
+            return Err(Error::not_found("there is no such item"));
+        }
+        return Ok(ErasureCounts { operations, ..ErasureCounts::default() });
+    };
     let mut counts = workers.eraser.count(id, head.ov + 1).await?;
     let finisher = Finisher { chronos: &chronos, collection };
     let beside = finisher.beside(head.meta.tenant.clone(), id).await?;
@@ -141,26 +148,47 @@ pub(super) async fn erase(
     let erasure = match collection.workers.writer.write(call).await {
         Ok(WriteOutcome::Committed(committed)) => committed.row,
         Ok(WriteOutcome::Unchanged(_)) => return Err(Error::database("an erasure always changes something")),
-        // Another call may have been here, and have died.
-        Err(error) if error.kind() == ErrorKind::NotFound => begun(collection, id).await?.ok_or(error)?,
+        // Another call may have been here, and have died; or the item is yet to be created.
+        Err(error) if error.kind() == ErrorKind::NotFound => match begun(collection, id).await? {
+            Some(erasure) => erasure,
+            None => return queued::erase(&chronos, collection, id, options).await?.ok_or(error),
+        },
         Err(error) => return Err(error),
     };
     let certificate = erasure.certificate.unwrap_or(certificate);
-    // Of every version, or it is not known what the others had.
-    let entries = Some(entries).filter(|entries| i64::try_from(entries.len()) == Ok(erasure.ov));
-    Finisher { chronos: &chronos, collection }.finish(&erasure, certificate, entries.as_deref()).await
+    let entries = entries.of_all(erasure.ov);
+    Finisher { chronos: &chronos, collection }.finish(&erasure, certificate, entries).await
+}
+
+/// What the rows of an item in the index say of its values.
+#[derive(Default)]
+struct Entries {
+    rows: i64,
+    /// Of those rows that have a document.
+    entries: Vec<Document>,
+    /// Something had no room in the index.
+    lacks_values: bool,
+}
+
+impl Entries {
+    /// The entries of all `ov` versions; none if it is not known what some of them had.
+    fn of_all(&self, ov: i64) -> Option<&[Document]> {
+        (self.rows == ov && !self.lacks_values).then_some(self.entries.as_slice())
+    }
 }
 
 /// The index entries of the versions of an item, as far as they are in the index and not too many.
-async fn entries_of(collection: &Collection, id: ItemId) -> Result<Vec<Document>> {
+async fn entries_of(collection: &Collection, id: ItemId) -> Result<Entries> {
     let mut rows = collection.workers.index.rows_of(id).take(MAX_ENTRIES);
-    let mut entries = Vec::new();
+    let mut found = Entries::default();
     while let Some(row) = rows.try_next().await? {
+        found.rows += 1;
         if !row.op.is_bare() {
-            entries.push(raw_bson::decode(&row.meta.indexed)?);
+            found.lacks_values |= row.meta.missing != Missing::None;
+            found.entries.push(raw_bson::decode(&row.meta.indexed)?);
         }
     }
-    Ok(entries)
+    Ok(found)
 }
 
 /// The ERASE row of an item whose erasure is certified, or will be.

@@ -78,7 +78,7 @@ impl Finisher<'_> {
         self.certify(record, erasure.id).await
     }
 
-    async fn certify(&self, mut record: ErasureRecord, id: ItemId) -> Result<Certificate> {
+    pub(super) async fn certify(&self, mut record: ErasureRecord, id: ItemId) -> Result<Certificate> {
         let workers = &self.collection.workers;
         let now = workers.index.documents.now().await?;
         record.certified = Some(Certificate::certify(&record, self.collection.database(), id, now));

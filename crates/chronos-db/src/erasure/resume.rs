@@ -3,7 +3,8 @@
 use futures::TryStreamExt as _;
 
 use super::finish::Finisher;
-use crate::records::{Collection, ErasureRecord, ItemId, Op};
+use super::queued;
+use crate::records::{Collection, ErasureRecord, ItemId, Op, WriteOptions};
 use crate::{Chronos, Error, Result};
 
 /// Goes on with every erasure of a collection that is not over, as far as its handle sees them. One that fails
@@ -28,7 +29,7 @@ pub(crate) async fn resume(chronos: &Chronos, collection: &Collection) -> Result
             let finisher = Finisher { chronos, collection };
             match record.again_at {
                 None => go_on(&finisher, &record, id).await,
-                Some(at) if at <= now => finisher.close(record, id).await.map(|()| false),
+                Some(at) if at <= now => look_again(&finisher, record, id).await.map(|()| false),
                 Some(_) => Ok(false),
             }
         };
@@ -41,12 +42,32 @@ pub(crate) async fn resume(chronos: &Chronos, collection: &Collection) -> Result
     failed.map_or(Ok(finished), Err)
 }
 
+async fn look_again(finisher: &Finisher<'_>, record: ErasureRecord, id: ItemId) -> Result<()> {
+    // An item that was not there when what waited for it was erased.
+    if record.counts.versions == 0 {
+        let options = WriteOptions::default();
+        let collection = finisher.collection;
+        if let Some(erasure) = queued::erase_landed(collection, &record, id, &options).await? {
+            collection.workers.eraser.erase(&erasure).await?;
+        }
+    }
+    finisher.close(record, id).await
+}
+
 async fn go_on(finisher: &Finisher<'_>, record: &ErasureRecord, id: ItemId) -> Result<bool> {
     let newest = finisher.collection.workers.index.newest_row(id).await?;
-    let erasure = newest.filter(|row| row.op == Op::Erase && row.certificate == Some(record.certificate));
-    let erasure = erasure.ok_or_else(|| {
-        let message = format!("the ERASE row of the erasure {} is gone", record.certificate);
-        Error::database(message).on_item(id)
-    })?;
-    finisher.finish(&erasure, record.certificate, None).await.map(|_| true)
+    let certificate = record.certificate;
+    let erasure = newest.filter(|row| row.op == Op::Erase && row.certificate == Some(certificate));
+    match erasure {
+        Some(erasure) => finisher.finish(&erasure, certificate, None).await?,
+        // There was no item, only operations that waited for it.
+        None if record.counts.versions == 0 => {
+            queued::finish(finisher, record.clone(), id, &WriteOptions::default()).await?
+        }
+        None => {
+            let message = format!("the ERASE row of the erasure {certificate} is gone");
+            return Err(Error::database(message).on_item(id));
+        }
+    };
+    Ok(true)
 }

@@ -1,6 +1,6 @@
 //! Removing an operation.
 
-use super::handle::{FallbackQueue, identity, unknown};
+use super::handle::{FallbackQueue, find, identity};
 use super::queued::QueuedOperation;
 use crate::Result;
 use crate::action::Action;
@@ -13,7 +13,7 @@ impl FallbackQueue {
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such operation; `LOCKED` if it is being carried out at this moment;
-    /// `TXN_ERROR` if the store of the queue fails.
+    /// `TXN_ERROR` if a queue that may have it does not answer.
     pub fn cancel(&self, request_id: impl Into<String>) -> CancelOperation {
         CancelOperation { fallback: self.clone(), request_id: request_id.into() }
     }
@@ -36,12 +36,7 @@ impl Action for CancelOperation {
 
     async fn run(self) -> Result<QueuedOperation> {
         let id = identity(&self.request_id)?;
-        for queue in &self.fallback.queues {
-            if let Some(stored) = queue.cancel(id).await? {
-                return Ok(QueuedOperation::read(&stored));
-            }
-        }
-        Err(unknown(&self.request_id))
+        find(&self.fallback.queues, &self.request_id, |queue| queue.cancel(id)).await
     }
 }
 

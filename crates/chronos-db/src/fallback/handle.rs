@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
+use bson::Document;
+
 use super::entry::parse_request_id;
+use super::failed::FailedQueue;
 use super::queue::Queue;
+use super::queued::QueuedOperation;
 use crate::chronos::Chronos;
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 
 /// The operations that wait, as [`Chronos::fallback`] returns it. Cheap to clone.
 ///
@@ -58,4 +62,26 @@ pub(super) fn identity(request_id: &str) -> Result<bson::oid::ObjectId> {
 pub(super) fn unknown(request_id: &str) -> Error {
     Error::not_found(format!("no operation `{}` waits or was given up", request_id.escape_debug()))
         .during("fallback")
+}
+
+/// Asks one queue after the other for an operation. One that does not answer holds up no other, but then it may be there.
+pub(super) async fn find<'q, F>(
+    queues: &'q [Arc<Queue>],
+    request_id: &str,
+    ask: impl Fn(&'q Queue) -> F,
+) -> Result<QueuedOperation>
+where
+    F: Future<Output = Result<Option<Document>>> + 'q,
+{
+    let mut failed = None;
+    for queue in queues {
+        match ask(queue).await {
+            Ok(Some(stored)) => return Ok(QueuedOperation::read(&stored)),
+            Ok(None) => {}
+            // The operation is there, and another process is at it.
+            Err(error) if error.kind() == ErrorKind::Locked => return Err(error),
+            Err(error) => failed = failed.or(Some(FailedQueue::new(queue, error))),
+        }
+    }
+    Err(failed.map_or_else(|| unknown(request_id), FailedQueue::into_error))
 }

@@ -12,8 +12,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use super::breaker::Breaker;
 use super::entry::{Entry, LaneEntry, Target, date, lane_of};
 use crate::config::{COUNTER, Fallback, OPERATIONS};
+use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
 use crate::records::{ItemId, Request, WriteOptions};
 use crate::{Env, Error, ErrorKind, Result, Route, Timestamp};
@@ -26,8 +28,13 @@ const FORGOTTEN_AT_ONCE: usize = 256;
 /// The sequence of the order of what waits.
 const SEQUENCE: &str = "fallback";
 
+/// Queues that are asked at once: one whose store is away holds up no more than its own place.
+pub(super) const AT_ONCE: usize = 8;
+
 /// The operations that wait in one store.
 pub(crate) struct Queue {
+    /// Where it is, for people.
+    pub(super) place: String,
     documents: Arc<dyn DocumentStore>,
     pub(super) operations: Namespace,
     pub(super) dead: Namespace,
@@ -47,6 +54,34 @@ pub(crate) struct FallbackRoute {
     pub(crate) queue: Arc<Queue>,
     pub(crate) route: Arc<Route>,
     pub(crate) target: Option<Target>,
+    /// Whether the store of the route is away; none without a spool, when the queue is in that store.
+    pub(crate) breaker: Option<Arc<Breaker>>,
+}
+
+/// An item whose creation waits, as one handle sees it.
+pub(crate) struct QueuedItem {
+    /// In a spool, the digest of the address of the store.
+    pub(crate) store: Option<String>,
+    pub(crate) database: String,
+    pub(crate) collection: String,
+    pub(crate) item: ItemId,
+    /// The tenant that routes name, if one does; none: whichever.
+    pub(crate) tenant: Option<Option<String>>,
+}
+
+impl QueuedItem {
+    fn filter(&self) -> Filter {
+        let mut filter =
+            of_item(&self.database, self.item).and(Filter::eq("ctx.collection", self.collection.as_str()));
+        if let Some(store) = &self.store {
+            filter = filter.and(Filter::eq("store", store.as_str()));
+        }
+        match &self.tenant {
+            None => filter,
+            Some(Some(tenant)) => filter.and(Filter::eq("ctx.tenantId", tenant.as_str())),
+            Some(None) => filter.and(Filter::Field("ctx.tenantId".to_owned(), Test::Exists(false))),
+        }
+    }
 }
 
 /// An operation that is to wait.
@@ -66,12 +101,14 @@ pub(crate) struct Waiting<'a> {
 
 impl Queue {
     pub(super) fn new(
+        place: String,
         documents: Arc<dyn DocumentStore>,
         database: &str,
         options: Fallback,
         env: Env,
     ) -> Self {
         Self {
+            place,
             documents,
             operations: Namespace::new(database, OPERATIONS),
             dead: Namespace::new(database, options.dead_letter_collection.as_str()),
@@ -339,7 +376,6 @@ impl Queue {
 
     /// Removes what waits for an item and what was given up of it, also what another process is at work on, to the last byte.
     pub(crate) async fn forget(&self, database: &str, item: ItemId) -> Result<()> {
-        let mut has_removed = false;
         // What waits may become a dead letter meanwhile, but not the other way around: its item is gone.
         for namespace in [&self.operations, &self.dead] {
             let scan = Scan { filter: of_item(database, item), without: large(), ..Scan::default() };
@@ -349,11 +385,48 @@ impl Queue {
                 for id in chunk.iter().filter_map(|stored| stored.get("_id").cloned()) {
                     batch.push(namespace, Write::Delete { id, guard: Guard::Any });
                 }
-                has_removed = true;
                 self.documents.apply(batch).await?;
             }
         }
-        if has_removed { self.documents.purge(&self.operations.database).await } else { Ok(()) }
+        self.purge().await
+    }
+
+    /// Counts what waits for an item and what was given up of it, as far as `item` says.
+    pub(crate) async fn count_queued(&self, item: &QueuedItem) -> Result<u64> {
+        let waiting = self.count(&self.operations, item.filter()).await?;
+        Ok(waiting + self.count(&self.dead, item.filter()).await?)
+    }
+
+    /// Removes the same to the last byte.
+    ///
+    /// # Errors
+    /// `LOCKED` if a process is at work on it: it may just be creating the item.
+    pub(crate) async fn discard(&self, item: &QueuedItem) -> Result<()> {
+        for namespace in [&self.operations, &self.dead] {
+            let scan = Scan { filter: item.filter(), without: large(), ..Scan::default() };
+            let mut found = self.documents.scan(namespace, scan);
+            while let Some(stored) = found.try_next().await? {
+                let Some(id) = stored.get("_id").cloned() else { continue };
+                if is_claimed(&stored, self.now().await?) {
+                    return Err(at_work("erase").retryable());
+                }
+                let mut batch = Batch::new();
+                batch.push(namespace, Write::Delete { id, guard: as_stored(&stored) });
+                if !self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied) {
+                    return Err(at_work("erase").retryable());
+                }
+            }
+        }
+        self.purge().await
+    }
+
+    /// Sees to it that nothing of what was removed is left in the files of the store, also of what was carried out.
+    async fn purge(&self) -> Result<()> {
+        // Nothing was ever queued: there may be no store.
+        if self.documents.get(&self.counter, vec![SEQUENCE.into()]).await?.is_empty() {
+            return Ok(());
+        }
+        self.documents.purge(&self.operations.database).await
     }
 
     /// The entries, or the dead letters, in the order of their times, without their payloads.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use sha2::{Digest as _, Sha256};
 
+use super::breaker::Breaker;
 use super::entry::Target;
 use super::queue::Queue;
 use crate::config::{Config, Fallback};
@@ -27,13 +28,22 @@ pub(crate) struct Queues {
     open: Mutex<HashMap<Home, Arc<Queue>>>,
     /// The digests of the addresses of stores, by connection.
     stores: Mutex<HashMap<String, String>>,
+    /// By connection.
+    breakers: Mutex<HashMap<String, Arc<Breaker>>>,
 }
 
 crate::debug_some!(Queues { options });
 
 impl Queues {
     pub(crate) fn new(options: Fallback, connections: Arc<Connections>, env: Env) -> Self {
-        Self { options, connections, env, open: Mutex::default(), stores: Mutex::default() }
+        Self {
+            options,
+            connections,
+            env,
+            open: Mutex::default(),
+            stores: Mutex::default(),
+            breakers: Mutex::default(),
+        }
     }
 
     /// The queue of what is written through a route. No I/O.
@@ -57,6 +67,14 @@ impl Queues {
             }
         };
         Some(Target { store, tenant: resolved.enforced_tenant.clone() })
+    }
+
+    /// What tells whether the store that a route leads to is away; none without a spool.
+    pub(crate) fn breaker(&self, resolved: &Resolved) -> Option<Arc<Breaker>> {
+        self.options.spool.as_ref()?;
+        let mut breakers = self.breakers.lock();
+        let new = || Arc::new(Breaker::new(Arc::clone(&self.env.clock)));
+        Some(Arc::clone(breakers.entry(resolved.entry.connection.clone()).or_insert_with(new)))
     }
 
     /// The queues in which something may wait for records of a database of that name.
@@ -92,7 +110,12 @@ impl Queues {
             (Some(connection), _) => self.connections.open(connection)?,
             (None, spool) => self.connections.spool(spool.as_deref().unwrap_or("".as_ref()))?,
         };
-        let queue = Arc::new(Queue::new(documents, &home.1, self.options.clone(), self.env.clone()));
+        let place = match &home.0 {
+            Some(connection) => format!("database `{}` (connection `{connection}`)", home.1),
+            None => "the spool".to_owned(),
+        };
+        let queue = Queue::new(place, documents, &home.1, self.options.clone(), self.env.clone());
+        let queue = Arc::new(queue);
         open.insert(home, Arc::clone(&queue));
         Ok(queue)
     }

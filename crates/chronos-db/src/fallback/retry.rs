@@ -1,6 +1,6 @@
 //! Making an operation due.
 
-use super::handle::{FallbackQueue, identity, unknown};
+use super::handle::{FallbackQueue, find, identity};
 use super::queued::QueuedOperation;
 use crate::Result;
 use crate::action::Action;
@@ -13,7 +13,7 @@ impl FallbackQueue {
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such operation; `LOCKED` if another caller is at the same dead letter;
-    /// `TXN_ERROR` if the store of the queue fails.
+    /// `TXN_ERROR` if a queue that may have it does not answer.
     pub fn retry(&self, request_id: impl Into<String>) -> RetryOperation {
         RetryOperation { fallback: self.clone(), request_id: request_id.into() }
     }
@@ -36,12 +36,7 @@ impl Action for RetryOperation {
 
     async fn run(self) -> Result<QueuedOperation> {
         let id = identity(&self.request_id)?;
-        for queue in &self.fallback.queues {
-            if let Some(stored) = queue.revive(id).await? {
-                return Ok(QueuedOperation::read(&stored));
-            }
-        }
-        Err(unknown(&self.request_id))
+        find(&self.fallback.queues, &self.request_id, |queue| queue.revive(id)).await
     }
 }
 

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 
+use super::failed::FailedQueue;
 use super::handle::FallbackQueue;
+use super::queue::{AT_ONCE, Queue};
 use super::replay::{Counts, Replayer};
 use crate::action::Action;
 use crate::documents::Filter;
 use crate::telemetry::{Observed, Operation};
-use crate::{Error, Json, Result, json};
-
-/// Queues at once: one whose store is away holds up no more than its own place.
-const PARALLEL: usize = 8;
+use crate::{Json, Result, json};
 
 impl FallbackQueue {
     /// Carries out every operation that is due, those of one item one after the other, until none is. Any
@@ -72,42 +71,52 @@ impl Retried {
     }
 }
 
+/// What a round came to, queue by queue.
+pub(crate) struct Round {
+    pub(crate) retried: Retried,
+    /// The places of queues that answered.
+    pub(crate) answered: Vec<String>,
+    pub(crate) failed: Vec<FailedQueue>,
+}
+
 impl RetryDue {
-    /// Runs it; with the first error of a queue, if only some failed.
-    pub(crate) async fn round(self) -> Result<(Retried, Option<Error>)> {
+    /// Runs it over those queues that `is_wanted`, by their places.
+    pub(crate) async fn round(self, is_wanted: impl Fn(&str) -> bool) -> Round {
         let FallbackQueue { chronos, queues } = self.fallback;
-        let (counts, all) = (Arc::new(Counts::default()), queues.len() as u64);
+        let counts = Arc::new(Counts::default());
         let rounds: Vec<_> = queues
             .into_iter()
+            .filter(|queue| is_wanted(&queue.place))
             .map(|queue| {
                 let (chronos, counts) = (chronos.clone(), Arc::clone(&counts));
                 async move {
-                    Replayer::new(chronos, Arc::clone(&queue)).run(&counts).await?;
-                    queue.count(&queue.operations, Filter::All).await
+                    let round = async {
+                        Replayer::new(chronos, Arc::clone(&queue)).run(&counts).await?;
+                        queue.count(&queue.operations, Filter::All).await
+                    };
+                    let result = round.await;
+                    (queue, result)
                 }
             })
             .collect();
-        let results: Vec<Result<u64>> =
-            futures::stream::iter(rounds).buffer_unordered(PARALLEL).collect().await;
-        let (mut retried, mut first) = (Retried::default(), None);
-        for result in results {
+        let results: Vec<(Arc<Queue>, Result<u64>)> =
+            futures::stream::iter(rounds).buffer_unordered(AT_ONCE).collect().await;
+        let mut round = Round { retried: Retried::default(), answered: Vec::new(), failed: Vec::new() };
+        for (queue, result) in results {
             match result {
-                Ok(waiting) => retried.waiting += waiting,
-                Err(error) => {
-                    retried.failed += 1;
-                    tracing::debug!(%error, "a fallback queue failed");
-                    first = first.or(Some(error));
+                Ok(waiting) => {
+                    round.retried.waiting += waiting;
+                    round.answered.push(queue.place.clone());
                 }
+                Err(error) => round.failed.push(FailedQueue::new(&queue, error)),
             }
         }
+        let retried = &mut round.retried;
         (retried.done, retried.postponed, retried.dead) = counts.read();
-        if let Some(error) = &first {
-            if retried.failed == all {
-                return Err(error.clone());
-            }
-            retried.first_error = Some((error.code().to_owned(), error.message().to_owned()));
-        }
-        Ok((retried, first))
+        retried.failed = round.failed.len() as u64;
+        let first = round.failed.first().map(|failed| &failed.error);
+        retried.first_error = first.map(|error| (error.code().to_owned(), error.message().to_owned()));
+        round
     }
 }
 
@@ -119,7 +128,10 @@ impl Action for RetryDue {
     }
 
     async fn run(self) -> Result<Retried> {
-        self.round().await.map(|(retried, _)| retried)
+        let queues = self.fallback.queues.len();
+        let Round { retried, failed, .. } = self.round(|_| true).await;
+        FailedQueue::unless_some_answered(&failed, queues)?;
+        Ok(retried)
     }
 }
 

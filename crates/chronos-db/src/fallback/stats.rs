@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 
+use super::failed::FailedQueue;
 use super::handle::FallbackQueue;
+use super::queue::{AT_ONCE, Queue};
 use super::queued::QueuedOperation;
 use crate::action::Action;
 use crate::documents::{Filter, Namespace, within};
@@ -34,24 +36,32 @@ impl FallbackQueue {
     /// # }
     /// ```
     ///
+    /// Without a spool there is a queue in each database; one whose store fails is named in
+    /// [`failed`](FallbackStats::failed), and the others are counted.
+    ///
     /// # Errors
-    /// `TXN_ERROR` if the store of the queue fails.
+    /// `TXN_ERROR` if the stores of all queues fail.
     pub fn stats(&self) -> GetFallbackStats {
         GetFallbackStats { fallback: self.clone() }
     }
 
-    /// Counts what waits and what was given up, for the metrics too; not what it is.
-    pub(crate) async fn measure(&self) -> Result<FallbackStats> {
+    /// Counts what waits and what was given up, for the metrics too; by types only if asked to.
+    pub(crate) async fn measure(&self, with_types: bool) -> Result<FallbackStats> {
+        let counted = futures::stream::iter(self.queues.clone())
+            .map(|queue| async move {
+                let counted = count(&queue, with_types).await;
+                (queue, counted)
+            })
+            .buffered(AT_ONCE);
+        let counted: Vec<_> = counted.collect().await;
         let mut stats = FallbackStats::default();
-        for queue in &self.queues {
-            stats.queue_size += queue.count(&queue.operations, Filter::All).await?;
-            stats.dead_letter_size += queue.count(&queue.dead, Filter::All).await?;
-            let mut oldest = queue.list(&queue.operations, "createdAt", Filter::All);
-            if let Some(stored) = oldest.try_next().await? {
-                let at = QueuedOperation::read(&stored).created_at;
-                stats.oldest_pending = Some(stats.oldest_pending.map_or(at, |oldest| oldest.min(at)));
+        for (queue, counted) in counted {
+            match counted {
+                Ok(counted) => stats.add(counted),
+                Err(error) => stats.failed.push(FailedQueue::new(&queue, error)),
             }
         }
+        FailedQueue::unless_some_answered(&stats.failed, self.queues.len())?;
         let env = self.chronos.env();
         let age =
             stats.oldest_pending.map_or(0, |at| env.clock.now().as_millis().saturating_sub(at.as_millis()));
@@ -59,6 +69,25 @@ impl FallbackQueue {
         env.telemetry.fallback(stats.queue_size, stats.dead_letter_size, age);
         Ok(stats)
     }
+}
+
+/// What one queue has.
+async fn count(queue: &Queue, with_types: bool) -> Result<FallbackStats> {
+    let mut stats = FallbackStats {
+        queue_size: queue.count(&queue.operations, Filter::All).await?,
+        dead_letter_size: queue.count(&queue.dead, Filter::All).await?,
+        ..FallbackStats::default()
+    };
+    let mut oldest = queue.list(&queue.operations, "createdAt", Filter::All);
+    let oldest = oldest.try_next().await?;
+    stats.oldest_pending = oldest.map(|stored| QueuedOperation::read(&stored).created_at);
+    for kind in TYPES.into_iter().filter(|_| with_types) {
+        let count = queue.count(&queue.operations, Filter::eq("type", kind)).await?;
+        if count > 0 {
+            stats.by_type.insert(kind.to_owned(), count);
+        }
+    }
+    Ok(stats)
 }
 
 /// Counts what waits; see [`FallbackQueue::stats`].
@@ -69,7 +98,7 @@ pub struct GetFallbackStats {
 }
 
 /// How much waits, and how much was given up.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct FallbackStats {
     /// Operations that wait.
@@ -83,19 +112,39 @@ pub struct FallbackStats {
     /// Versions that are committed and whose objects are yet to be stored; none if a store did not say within
     /// 2 s. Databases that only contexts name are not counted.
     pub waiting_objects: Option<u64>,
+    /// Queues that do not answer; nothing of them is counted.
+    pub failed: Vec<FailedQueue>,
 }
 
 impl FallbackStats {
-    /// Returns `{queueSize, deadLetterSize, oldestPending, byType, waitingObjects}`.
+    fn add(&mut self, of_queue: Self) {
+        self.queue_size += of_queue.queue_size;
+        self.dead_letter_size += of_queue.dead_letter_size;
+        self.oldest_pending = match (self.oldest_pending, of_queue.oldest_pending) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        for (kind, count) in of_queue.by_type {
+            *self.by_type.entry(kind).or_default() += count;
+        }
+    }
+
+    /// Returns `{queueSize, deadLetterSize, oldestPending, byType, waitingObjects}`, and if queues do not answer
+    /// also `failed`: `{queue, code, message}` of each.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        json!({
+        let mut out = json!({
             "queueSize": self.queue_size,
             "deadLetterSize": self.dead_letter_size,
             "oldestPending": self.oldest_pending.map(|at| at.to_string()),
             "byType": self.by_type,
             "waitingObjects": self.waiting_objects,
-        })
+        });
+        if !self.failed.is_empty() {
+            let told = |FailedQueue { place, error }: &FailedQueue| json!({ "queue": place, "code": error.code(), "message": error.message() });
+            out["failed"] = self.failed.iter().map(told).collect();
+        }
+        out
     }
 }
 
@@ -107,15 +156,7 @@ impl Action for GetFallbackStats {
     }
 
     async fn run(self) -> Result<FallbackStats> {
-        let mut stats = self.fallback.measure().await?;
-        for queue in &self.fallback.queues {
-            for kind in TYPES {
-                let count = queue.count(&queue.operations, Filter::eq("type", kind)).await?;
-                if count > 0 {
-                    *stats.by_type.entry(kind.to_owned()).or_default() += count;
-                }
-            }
-        }
+        let mut stats = self.fallback.measure(true).await?;
         stats.waiting_objects = match within(ASKING, waiting_objects(&self.fallback)).await {
             Ok(waiting) => Some(waiting),
             Err(error) => {

@@ -77,7 +77,8 @@ impl AnalyticsDbs {
             (Selector::Hashed(_), Some(id)) => Some(short_digest(id.expose_secret().as_bytes())),
             _ => None,
         };
-        Analytics { db: Arc::clone(db), backend, rules: Arc::clone(&config.analytics) }
+        let records = entry.connection.as_str().into();
+        Analytics { records, db: Arc::clone(db), backend, rules: Arc::clone(&config.analytics) }
     }
 }
 
@@ -109,11 +110,27 @@ pub(crate) fn homes(config: &Config, resolved: &Resolved) -> String {
 /// Where the counters and analytics of one collection are kept.
 #[derive(Clone, Debug)]
 pub(crate) struct Analytics {
+    /// The connection of the records.
+    pub(crate) records: Arc<str>,
     pub(crate) db: Arc<AnalyticsDb>,
     /// Which of version 1's backends counts here: several of them may have a database of one name.
     pub(crate) backend: Option<String>,
     /// The analytics rules of the configuration.
     pub(crate) rules: Arc<AnalyticsRules>,
+}
+
+impl Analytics {
+    /// What tells the place of results from others, for records of this database.
+    pub(crate) fn place_of_results(&self, records: &str) -> String {
+        let AnalyticsDb { connections, connection, database, .. } = &*self.db;
+        let is_same = **connection == *self.records;
+        if is_same && database == records {
+            return "here".to_owned();
+        }
+        // Two configurations may call one connection differently, and two of them alike.
+        let address = if is_same { None } else { connections.address(connection) };
+        short_digest(format!("{}\0{database}", address.unwrap_or_default()).as_bytes())
+    }
 }
 
 /// Twelve hex digits that tell texts apart.

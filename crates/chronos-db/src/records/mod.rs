@@ -47,7 +47,7 @@ pub(crate) use index::own_names::KEPT;
 pub(crate) use index::scope::Scope;
 pub(crate) use index::tenants::tenants_of;
 pub(crate) use index::{CV, RESTORING, RecordIndex, STABLE, Settings, without_content};
-pub(crate) use model::{BlobRef, Head, InlineObject, Names, Row, VersionSelector, int, number};
+pub(crate) use model::{BlobRef, Head, InlineObject, Missing, Names, Row, VersionSelector, int, number};
 pub use model::{ItemId, Lineage, Op, State};
 pub(crate) use read::{ItemValues, Order, Reader, ValuesQuery, cursor, parse_cursor};
 pub use restore::{RestoreProblem, Restored};

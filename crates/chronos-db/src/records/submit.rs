@@ -43,8 +43,16 @@ impl Collection {
                 return self.enqueue(fallback, &identity, id, &request, &options, None).await;
             }
         }
+        if let Some(away) = fallback.breaker.as_ref().and_then(|breaker| breaker.refuses()) {
+            return self.enqueue(fallback, &identity, id, &request, &options, Some(&away)).await;
+        }
         options.identity = Some(Arc::clone(&identity));
-        match self.carry_out(id, &request, &options).await {
+        let attempt = self.carry_out(id, &request, &options);
+        let done = match &fallback.breaker {
+            Some(breaker) => breaker.watch(attempt).await,
+            None => attempt.await,
+        };
+        match done {
             Err(error) if may_pass(&error) && !identity.is_committed() => {
                 self.enqueue(fallback, &identity, id, &request, &options, Some(&error)).await
             }

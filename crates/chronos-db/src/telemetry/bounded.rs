@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use metrics::Gauge;
 use parking_lot::Mutex;
 
 /// Names that have a series of their own.
@@ -34,6 +35,44 @@ impl<K: Eq + Hash + Clone, H: Clone> Bounded<K, H> {
         let handle = make();
         known.insert(name.clone(), handle.clone());
         Some(handle)
+    }
+}
+
+/// Gauges by their labels: names beyond the bound have one series together, the sum of their values.
+pub(super) struct BoundedGauges<K> {
+    named: Bounded<K, Gauge>,
+    rest: Mutex<Rest<K>>,
+}
+
+struct Rest<K> {
+    values: HashMap<K, i64>,
+    sum: i64,
+}
+
+impl<K> Default for BoundedGauges<K> {
+    fn default() -> Self {
+        let rest = Rest { values: HashMap::new(), sum: 0 };
+        Self { named: Bounded::default(), rest: Mutex::new(rest) }
+    }
+}
+
+impl<K: Eq + Hash + Clone> BoundedGauges<K> {
+    /// Sets the value of a name; `other` is the series of those beyond the bound.
+    pub(super) fn set(
+        &self,
+        name: &K,
+        value: i64,
+        make: impl FnOnce() -> Gauge,
+        other: impl FnOnce() -> Gauge,
+    ) {
+        // Values are far below where floats have holes.
+        if let Some(gauge) = self.named.get(name, make) {
+            return gauge.set(value as f64);
+        }
+        let mut rest = self.rest.lock();
+        let before = rest.values.insert(name.clone(), value).unwrap_or(0);
+        rest.sum = rest.sum.saturating_add(value).saturating_sub(before);
+        other().set(rest.sum as f64);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::bounded::{Bounded, OTHER};
+use super::bounded::{Bounded, BoundedGauges, OTHER};
 use super::metric::{self, METRICS};
 use super::operation::Operation;
 use crate::ErrorKind;
@@ -24,8 +24,28 @@ impl fmt::Debug for Telemetry {
 
 /// By connection and tenant.
 type RouteKey = (String, String);
-/// By database and collection.
-type LogKey = (String, String);
+/// The log of a collection. Two connections may have a database of one name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogPlace<'l> {
+    pub(crate) connection: &'l str,
+    pub(crate) database: &'l str,
+    pub(crate) collection: &'l str,
+}
+
+/// By connection, database and collection.
+type LogKey = [String; 3];
+
+fn other_logs() -> LogKey {
+    [OTHER, OTHER, OTHER].map(str::to_owned)
+}
+
+fn stable_cv([connection, database, collection]: LogKey) -> Gauge {
+    gauge!(metric::STABLE_CV, "connection" => connection, "database" => database, "collection" => collection)
+}
+
+fn follower_lag([connection, database, collection]: LogKey, follower: &'static str) -> Gauge {
+    gauge!(metric::FOLLOWER_LAG, "connection" => connection, "database" => database, "collection" => collection, "follower" => follower)
+}
 
 struct Meters {
     durations: Vec<Histogram>,
@@ -42,8 +62,8 @@ struct Meters {
     fallback_dead: Gauge,
     fallback_oldest: Gauge,
     /// The stable cv.
-    logs: Bounded<LogKey, Gauge>,
-    followers: Bounded<(LogKey, &'static str), Gauge>,
+    logs: BoundedGauges<LogKey>,
+    followers: BoundedGauges<(LogKey, &'static str)>,
 }
 
 impl Telemetry {
@@ -68,8 +88,8 @@ impl Telemetry {
             fallback_size: gauge!(metric::FALLBACK_SIZE),
             fallback_dead: gauge!(metric::FALLBACK_DEAD),
             fallback_oldest: gauge!(metric::FALLBACK_OLDEST),
-            logs: Bounded::default(),
-            followers: Bounded::default(),
+            logs: BoundedGauges::default(),
+            followers: BoundedGauges::default(),
         })))
     }
 
@@ -150,31 +170,53 @@ impl Telemetry {
         }
     }
 
-    /// Up to where a log is stable, and how far a follower of it has come.
-    pub(crate) fn followed(
-        &self,
-        database: &str,
-        collection: &str,
-        follower: &'static str,
-        stable: i64,
-        position: i64,
-    ) {
+    /// Up to where a log is stable, and how far a follower of it has come. The logs beyond the bound are summed up.
+    pub(crate) fn followed(&self, log: LogPlace<'_>, follower: &'static str, stable: i64, position: i64) {
         let Some(meters) = &self.0 else { return };
-        let log = (database.to_owned(), collection.to_owned());
-        let stable_cv = || {
-            let (database, collection) = log.clone();
-            gauge!(metric::STABLE_CV, "database" => database, "collection" => collection)
-        };
-        if let Some(gauge) = meters.logs.get(&log, stable_cv) {
-            gauge.set(stable as f64);
-        }
+        let log = [log.connection, log.database, log.collection].map(str::to_owned);
+        meters.logs.set(&log, stable, || stable_cv(log.clone()), || stable_cv(other_logs()));
+        let lag = stable.saturating_sub(position).max(0);
         let key = (log, follower);
-        let lag = || {
-            let (database, collection) = key.0.clone();
-            gauge!(metric::FOLLOWER_LAG, "database" => database, "collection" => collection, "follower" => follower)
-        };
-        if let Some(gauge) = meters.followers.get(&key, lag) {
-            gauge.set(stable.saturating_sub(position).max(0) as f64);
+        let make = || follower_lag(key.0.clone(), follower);
+        meters.followers.set(&key, lag, make, || follower_lag(other_logs(), follower));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn logs_beyond_the_bound_are_summed_up_and_connections_are_told_apart() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let telemetry = metrics::with_local_recorder(&recorder, || {
+            let telemetry = Telemetry::register();
+            for round in 1..=2 {
+                for n in 0..250 {
+                    let collection = format!("c{}", n / 2);
+                    let connection = if n % 2 == 0 { "one" } else { "two" };
+                    let log = LogPlace { connection, database: "d", collection: &collection };
+                    telemetry.followed(log, "counters", round * 10, round);
+                }
+            }
+            telemetry
+        });
+        assert!(telemetry.is_on());
+        let text = handle.render();
+        let series = |name: &str| text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();
+        assert_eq!((series(metric::STABLE_CV), series(metric::FOLLOWER_LAG)), (201, 201));
+        let of = r#"{connection="_other",database="_other",collection="_other""#;
+        assert!(text.contains(&format!("{}{of}}} 1000\n", metric::STABLE_CV)), "{text}");
+        assert!(
+            text.contains(&format!("{}{of},follower=\"counters\"}} 900\n", metric::FOLLOWER_LAG)),
+            "{text}"
+        );
+        for connection in ["one", "two"] {
+            let named = format!(r#"{{connection="{connection}",database="d",collection="c7"}} 20"#);
+            assert!(text.contains(&format!("{}{named}\n", metric::STABLE_CV)), "{text}");
         }
     }
 }

@@ -119,13 +119,13 @@ pub const METRICS: &[Metric] = &[
     gauge(FALLBACK_OLDEST, &[], "The age of the oldest write that waits in the fallback queue."),
     gauge(
         STABLE_CV,
-        &["database", "collection"],
-        "The number up to which nothing of the log changes any more.",
+        &["connection", "database", "collection"],
+        "The number up to which nothing of the log changes any more; of logs beyond the first 200 the sum.",
     ),
     gauge(
         FOLLOWER_LAG,
-        &["database", "collection", "follower"],
-        "How many numbers a follower of the log is behind it.",
+        &["connection", "database", "collection", "follower"],
+        "How many numbers a follower of the log is behind it; of logs beyond the first 200 the sum.",
     ),
     counter(WORKER_ROUNDS, &[], "Rounds of the worker."),
     histogram(WORKER_ROUND, &[], "How long rounds of the worker took."),

@@ -6,7 +6,8 @@
 //!
 //! Operations are measured where all of them pass: an action when it is awaited (`action.rs`), a call to a store
 //! in the decorators [`documents/observed.rs`](crate::documents) and `objects/observed.rs`. Labels are bounded:
-//! no ids, and of collections and tenants at most 200 names, the others together as `_other`. Documents, keys,
+//! no ids, and of collections and tenants at most 200 names, the others together as `_other` (gauges of logs as the sum
+//! of theirs). Documents, keys,
 //! filters and secrets stand in no label and no event.
 //!
 //! | target of events | level | fields |
@@ -30,6 +31,7 @@ mod worker;
 
 pub(crate) use backend::{BackendMeters, StoreKind};
 pub(crate) use events::{Routed, routed};
+pub(crate) use meters::LogPlace;
 pub use meters::Telemetry;
 pub use metric::{METRICS, Metric, MetricKind};
 pub(crate) use operation::Operation;

@@ -59,6 +59,12 @@ operations! {
     Counters: "counters", "COUNTERS";
     Recount: "recount", "RECOUNT";
     Follow: "follow", "FOLLOW";
+    RunAnalytics: "run_analytics", "RUN_ANALYTICS";
+    AnalyticsResults: "analytics_results", "ANALYTICS_RESULTS";
+    Health: "health", "HEALTH";
+    CheckStorage: "check_storage", "CHECK_STORAGE";
+    CheckSpaces: "check_spaces", "CHECK_SPACES";
+    EnsureBuckets: "ensure_buckets", "ENSURE_BUCKETS";
     Fallback: "fallback", "FALLBACK";
     Route: "route", "ROUTE";
 }

@@ -60,14 +60,13 @@ impl Target {
     }
 }
 
-/// A part of a job that failed while the others went on. The job itself tries it again after growing waits.
-#[derive(Debug)]
-pub(crate) struct PartFailure {
+/// A part of a job, with failures of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// Unique among all targets.
+    pub(crate) key: String,
     /// Which part, for people.
-    pub(crate) part: String,
-    /// How often it failed in a row.
-    pub(crate) tries: u32,
-    pub(crate) error: Error,
+    pub(crate) shown: String,
 }
 
 /// What a job came to.
@@ -79,8 +78,10 @@ pub(crate) struct JobOutcome {
     pub(crate) failing: Vec<FailingVersion>,
     /// Rows that cannot be read.
     pub(crate) damaged: Vec<DamagedRow>,
-    /// Parts of it that failed.
-    pub(crate) failed: Vec<PartFailure>,
+    /// Parts of it that did not fail.
+    pub(crate) worked: Vec<Part>,
+    /// Parts of it that failed while the others went on.
+    pub(crate) failed: Vec<(Part, Error)>,
     /// Something is left that may be done soon.
     pub(crate) is_unfinished: bool,
 }

@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::failures::{Attempt, Failures};
-use self::job::{FailureKey, Job, PartFailure, Target};
+use self::job::{FailureKey, Job, Part, Target};
 pub use self::report::{FailedJob, WorkerReport};
 use self::targets::{EntryRef, Listed};
 use crate::projections::analytics_db::homes;
@@ -93,18 +93,19 @@ pub struct Worker {
 struct All {
     chronos: Chronos,
     jobs: Vec<Arc<dyn Job>>,
-    failures: Failures,
+    failures: Arc<Failures>,
     meters: WorkerMeters,
     only: Option<Only>,
 }
 
 impl All {
     fn new(chronos: &Chronos, only: Option<Only>) -> Self {
-        let jobs = jobs::all(chronos);
+        let failures = Arc::new(Failures::default());
+        let jobs = jobs::all(chronos, &failures);
         let amounts = report::names(&jobs);
         let names = jobs.iter().map(|job| job.name()).chain([LIST, ROUTE, share::LEASE, queued::FALLBACK]);
         let meters = WorkerMeters::new(&chronos.env().telemetry, amounts, names);
-        Self { chronos: chronos.clone(), failures: Failures::default(), meters, jobs, only }
+        Self { chronos: chronos.clone(), failures, meters, jobs, only }
     }
 }
 
@@ -374,25 +375,36 @@ impl Round<'_> {
         }
     }
 
-    /// Notes that a part of a job failed. The first time it is told in the log.
-    fn fail_part(
+    /// Notes how the parts of a job ended that have failures of their own.
+    fn end_parts(
         &self,
         job: &'static str,
         of: FailureKey<'_>,
-        PartFailure { part, tries, error }: PartFailure,
+        worked: Vec<Part>,
+        failed: Vec<(Part, Error)>,
     ) {
-        let target = format!("{part} over {}", of.shown);
-        if tries == 1 {
-            tracing::warn!(job, %target, %error, "a part of a worker's job failed; it is tried again after growing waits");
-        } else {
-            tracing::debug!(job, %target, tries, %error, "a part of a worker's job failed again");
+        let shown = |part: &Part| format!("{} over {}", part.shown, of.shown);
+        for part in worked {
+            self.succeed(job, FailureKey { key: &part.key, shown: &shown(&part) });
         }
-        self.all.meters.failed(job);
-        self.so_far.lock().add_failure(FailedJob { job, target, tries, error });
+        for (part, error) in failed {
+            self.fail_for(of.key, job, FailureKey { key: &part.key, shown: &shown(&part) }, error);
+        }
     }
 
     /// Notes that a job failed. The first time it is told in the log.
-    fn fail(&self, job: &'static str, FailureKey { key, shown }: FailureKey<'_>, error: Error) {
+    fn fail(&self, job: &'static str, of: FailureKey<'_>, error: Error) {
+        self.fail_for(of.key, job, of, error);
+    }
+
+    /// The same, where `left` names what is to be worked on for another try.
+    fn fail_for(
+        &self,
+        left: &str,
+        job: &'static str,
+        FailureKey { key, shown }: FailureKey<'_>,
+        error: Error,
+    ) {
         let Attempt { tries, .. } = self.all.failures.failed(key, job, self.now());
         if tries == 1 {
             tracing::warn!(job, target = shown, %error, "a job of the worker failed; it is tried again after growing waits");
@@ -403,7 +415,7 @@ impl Round<'_> {
         let mut so_far = self.so_far.lock();
         if self.until.done_before.is_zero() && error.is_retryable() && tries < TRIES {
             self.all.failures.at_once(key, job);
-            so_far.unfinished.insert(key.to_owned(), true);
+            so_far.unfinished.insert(left.to_owned(), true);
         }
         so_far.add_failure(FailedJob { job, target: shown.to_owned(), tries, error });
     }

@@ -5,54 +5,60 @@
 
 use super::Round;
 use super::job::{FailureKey, JobOutcome};
-use super::report::{FailedJob, QUEUE_COUNTS};
+use super::report::QUEUE_COUNTS;
+use crate::fallback::retry_due;
 
 /// Its name, as that of a job and of what is left.
 pub(super) const FALLBACK: &str = "fallback";
-const KEY: FailureKey<'_> = FailureKey { key: FALLBACK, shown: "the fallback queue" };
+const SHOWN: &str = "the fallback queue";
 
-/// Carries out what is due.
+/// What failures of one queue are remembered by.
+fn key_of(place: &str) -> String {
+    format!("{FALLBACK}|{place}")
+}
+
+/// Carries out what is due. A queue whose store does not answer waits for itself, longer each time.
 pub(super) async fn work(round: &Round<'_>) {
     let chronos = &round.all.chronos;
-    let is_asked_for = round.only.as_ref().is_none_or(|only| only.contains_key(FALLBACK));
+    let is_asked_for =
+        round.only.as_ref().is_none_or(|only| only.keys().any(|key| key.starts_with(FALLBACK)));
     if chronos.config().fallback.is_none()
         || !is_asked_for
         || !round.all.failures.may_try(FALLBACK, FALLBACK, round.now())
     {
         return;
     }
-    let retried = async { chronos.fallback()?.retry_due().round().await };
-    let retried = tokio::select! {
+    let fallback = match chronos.fallback() {
+        Ok(fallback) => fallback,
+        Err(error) => return round.fail(FALLBACK, FailureKey { key: FALLBACK, shown: SHOWN }, error),
+    };
+    let now = round.now();
+    let may_try = |place: &str| round.all.failures.may_try(&key_of(place), FALLBACK, now);
+    let done = tokio::select! {
         biased;
-        retried = retried => retried,
+        done = fallback.retry_due().round(may_try) => done,
         () = round.drained() => return round.leave(FALLBACK),
     };
-    match retried {
-        Ok((retried, failed)) => {
-            round.all.failures.succeeded(FALLBACK, FALLBACK);
-            // Queues that answer are not put off because of one that does not.
-            if let Some(error) = failed {
-                round.all.meters.failed(FALLBACK);
-                let failed = FailedJob { job: FALLBACK, target: KEY.shown.to_owned(), tries: 1, error };
-                round.so_far.lock().add_failure(failed);
-            }
-            if let Err(error) = measure(round).await {
-                tracing::debug!(%error, "how much waits in the fallback queue is not known");
-            }
-            if retried.waiting > 0 || retried.failed > 0 {
-                round.leave(FALLBACK);
-            }
-            let counts = [retried.done, retried.postponed, retried.dead, retried.waiting];
-            round.so_far.lock().add(KEY.shown, JobOutcome::counted(QUEUE_COUNTS.into_iter().zip(counts)));
-        }
-        Err(error) => round.fail(FALLBACK, KEY, error),
+    let retry_due::Round { retried, answered, failed } = done;
+    for place in answered {
+        tell(&place, |of| round.succeed(FALLBACK, of));
     }
+    for failed in failed {
+        tell(&failed.place, |of| round.fail(FALLBACK, of, failed.error.clone()));
+    }
+    if chronos.env().telemetry.is_on()
+        && let Err(error) = fallback.measure(false).await
+    {
+        tracing::debug!(%error, "how much waits in the fallback queue is not known");
+    }
+    if retried.waiting > 0 {
+        round.leave(FALLBACK);
+    }
+    let counts = [retried.done, retried.postponed, retried.dead, retried.waiting];
+    round.so_far.lock().add(SHOWN, JobOutcome::counted(QUEUE_COUNTS.into_iter().zip(counts)));
 }
 
-/// Sets the gauges of what waits.
-async fn measure(round: &Round<'_>) -> crate::Result<()> {
-    if round.all.chronos.env().telemetry.is_on() {
-        round.all.chronos.fallback()?.measure().await?;
-    }
-    Ok(())
+fn tell(place: &str, told: impl FnOnce(FailureKey<'_>)) {
+    let (key, shown) = (key_of(place), format!("{SHOWN} in {place}"));
+    told(FailureKey { key: &key, shown: &shown });
 }

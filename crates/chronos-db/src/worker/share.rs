@@ -118,9 +118,8 @@ async fn run(
         match done.await {
             Ok(mut done) => {
                 round.succeed(name, target.failure_key());
-                for failed in done.failed.drain(..) {
-                    round.fail_part(name, target.failure_key(), failed);
-                }
+                let (worked, failed) = (std::mem::take(&mut done.worked), std::mem::take(&mut done.failed));
+                round.end_parts(name, target.failure_key(), worked, failed);
                 if done.is_unfinished {
                     round.so_far.lock().unfinished.insert(target.lease.clone(), true);
                 }

@@ -466,7 +466,12 @@ async fn the_shapes_of_queued_operations_are_those_of_the_golden_file() {
     let queue = stage.chronos.fallback().unwrap();
     let retried = queue.retry_due().await.unwrap();
     // The deletion has a time that is past by now.
-    assert_eq!((retried.done, retried.dead, retried.waiting), (5, 1, 0), "{:?}", queue.dead().await.unwrap());
+    assert_eq!(
+        (retried.done, retried.dead, retried.waiting),
+        (5, 1, 0),
+        "{:?}",
+        queue.dead().await.unwrap().operations
+    );
     let restored = stage.things.get(&id).await.unwrap().unwrap();
     assert_eq!((restored.ov, &restored.item["status"]), (4, &json!("new")));
     stage.chronos.shutdown().await.unwrap();

@@ -11,6 +11,8 @@ use crate::records::{Collection, Workers};
 use crate::{Error, Result};
 
 pub(super) struct Session {
+    /// The connection of the records.
+    pub(super) connection: Arc<str>,
     pub(super) workers: Arc<Workers>,
     pub(super) store: CounterStore,
     pub(super) log: Log,
@@ -38,7 +40,8 @@ impl Session {
         };
         let log = Log::new(workers, scope);
         let rules = workers.index.settings.rules.configured().clone();
-        Ok(Self { workers: Arc::clone(workers), store, log, rules })
+        let connection = Arc::clone(&analytics.records);
+        Ok(Self { connection, workers: Arc::clone(workers), store, log, rules })
     }
 
     /// The periods that are kept, at the time of the store.

@@ -162,7 +162,7 @@ impl Erasures {
     }
 
     /// Records an erasure that begins, unless it is recorded.
-    pub(super) async fn begin(&self, record: &ErasureRecord) -> Result<()> {
+    pub(crate) async fn begin(&self, record: &ErasureRecord) -> Result<()> {
         let open = [Index::on("erasures_open", &["collection", ITEM]).only_if_exists(ITEM)];
         self.ready.get_or_try_init(|| self.index.documents.ensure(&self.namespace, &open)).await?;
         // One that is there was counted earlier, when more was there.

@@ -29,6 +29,22 @@ pub(super) fn say(document: &mut Map, tenant: Option<&str>) -> Result<Option<Str
     }
 }
 
+/// Refuses a document of an item of nobody that says a tenant, unless the version before it does so too. Whose an
+/// item is, is decided at its creation: its versions would else be nobody's and its document a tenant's.
+///
+/// # Errors
+/// `VALIDATION_ERROR`.
+pub(super) fn keep_nobodys(said: Option<&str>, before: Option<&Map>) -> Result<()> {
+    match said {
+        Some(said) if before.and_then(|before| before.get(TENANT)?.as_str()) != Some(said) => {
+            Err(Error::validation(format!(
+                "the document says the tenant `{said}`, but it is one of nobody: create it anew, or assign the items of nobody to a tenant"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whose items the one with a document's unique keys is among. A handle for all tenants means those of the
 /// document's own tenant: two tenants may have items with the same keys.
 ///

@@ -141,10 +141,15 @@ impl Writer {
             // A handle of all tenants: the document says whose it is.
             (None, _) => meta.tenant = said,
             // Of a document that was written before they did, the tenant alone is no change.
-            (Some(_), Some(current)) if !current.document.contains_key(TENANT) => {
-                own_tenant::say(&mut current.document, meta.tenant.as_deref())?;
+            (Some(_), Some(current)) if meta.tenant.is_some() => {
+                if !current.document.contains_key(TENANT) {
+                    own_tenant::say(&mut current.document, meta.tenant.as_deref())?;
+                }
             }
-            (Some(_), _) => {}
+            // An item of nobody.
+            (Some(_), current) => {
+                own_tenant::keep_nobodys(said.as_deref(), current.map(|current| &current.document))?;
+            }
         }
         Ok(document)
     }

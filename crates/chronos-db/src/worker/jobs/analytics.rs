@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use super::{Job, JobOutcome, Subject, Target, collection};
 use crate::Result;
 use crate::analytics::due;
-use crate::worker::failures::{Attempt, Failures};
-use crate::worker::job::PartFailure;
+use crate::worker::failures::Failures;
+use crate::worker::job::Part;
 
 /// Runs every rule over the collection that is due. One that fails waits for itself: longer each time.
-#[derive(Default)]
 pub(super) struct Analytics {
-    failures: Failures,
+    /// Those of the worker.
+    pub(super) failures: Arc<Failures>,
 }
 
 const NAME: &str = "analytics";
@@ -38,25 +38,24 @@ impl Job for Analytics {
     async fn run(&self, target: &Target, _: Duration) -> Result<JobOutcome> {
         let Some(collection) = collection(target) else { return Ok(JobOutcome::default()) };
         let clock = Arc::clone(&collection.workers.index.env.clock);
-        let (mut ran, mut failed) = (0, Vec::new());
+        let mut done = JobOutcome::default();
+        let mut ran = 0;
         let rules = collection.analytics.rules.time_based.iter();
         for timed in rules.filter(|timed| timed.rule.collection == collection.name()) {
             let rule = &timed.rule.name;
-            let key = format!("{}|rule:{rule}", target.lease);
-            if !self.failures.may_try(&key, NAME, clock.now()) {
+            let part = Part { key: format!("{}|rule:{rule}", target.lease), shown: format!("rule `{rule}`") };
+            if !self.failures.may_try(&part.key, NAME, clock.now()) {
                 continue;
             }
             match due::run_time_based(collection, timed).await {
-                Ok(done) => {
-                    self.failures.succeeded(&key, NAME);
-                    ran += u64::from(done.is_some());
+                Ok(has_run) => {
+                    done.worked.push(part);
+                    ran += u64::from(has_run.is_some());
                 }
-                Err(error) => {
-                    let Attempt { tries, .. } = self.failures.failed(&key, NAME, clock.now());
-                    failed.push(PartFailure { part: format!("rule `{rule}`"), tries, error });
-                }
+                Err(error) => done.failed.push((part, error)),
             }
         }
-        Ok(JobOutcome { failed, ..JobOutcome::counted([("rules", ran)]) })
+        done.counts.push(("rules", ran));
+        Ok(done)
     }
 }

@@ -13,18 +13,19 @@ mod ttl;
 
 use std::sync::Arc;
 
+use super::failures::Failures;
 use super::job::{Job, JobOutcome, Subject, Target};
 use crate::Chronos;
 use crate::records::Collection;
 
 /// All of them, in the order in which they run for one target.
-pub(super) fn all(chronos: &Chronos) -> Vec<Arc<dyn Job>> {
+pub(super) fn all(chronos: &Chronos, failures: &Arc<Failures>) -> Vec<Arc<dyn Job>> {
     vec![
         Arc::new(flush::Flush),
         Arc::new(orphans::Orphans),
         Arc::new(erasures::Erasures { chronos: chronos.clone() }),
         Arc::new(counters::Counters),
-        Arc::new(analytics::Analytics::default()),
+        Arc::new(analytics::Analytics { failures: Arc::clone(failures) }),
         Arc::new(trim::Trim),
         Arc::new(prune::Prune),
         Arc::new(ttl::Ttl),

@@ -21,6 +21,7 @@ use super::pairing::{Pairing, Store, TIMEOUT, on_durable_pairings, on_every_pair
 mod alone {
     super::on_every_pairing!(
         every_kind_of_write_counts_once,
+        logins_views_and_purchases_are_counted_as_the_demo_shows,
         a_deletion_is_judged_by_what_it_takes_away,
         a_random_history_is_counted_as_the_model_counts_it_whatever_fails_on_the_way,
         a_rule_that_is_added_later_counts_from_there_and_a_recount_counts_all,
@@ -142,6 +143,43 @@ async fn every_kind_of_write_counts_once(p: &Pairing) {
     assert_eq!(refused(things.counters().unique("open", "key").await), ErrorKind::Validation);
     assert_eq!(refused(things.counters().unique("shut", "n").await), ErrorKind::Validation);
     assert!(!things.counters().recount().await.unwrap().corrected);
+}
+
+/// D-05.
+async fn logins_views_and_purchases_are_counted_as_the_demo_shows(p: &Pairing) {
+    let rules = json!({"counterRules": {"rules": [
+        {"name": "logins", "on": ["CREATE"], "when": {"action": "login"}, "countUnique": ["user", "session"]},
+        {"name": "views", "on": ["CREATE"], "when": {"action": "view"}, "countUnique": ["product"]},
+        {"name": "purchases", "on": ["CREATE"], "when": {"action": "purchase"}},
+    ]}});
+    let events = p.open_with(&rules).collection("events");
+    for (user, session) in [("ann", "1"), ("ann", "1"), ("ann", "2"), ("bob", "3"), ("cid", "4")] {
+        events.create(json!({"action": "login", "user": user, "session": session})).await.unwrap();
+    }
+    for product in ["lamp", "lamp", "chair", "lamp", "desk"] {
+        events.create(json!({"action": "view", "product": product})).await.unwrap();
+    }
+    for n in 0..3 {
+        events.create(json!({"action": "purchase", "n": n})).await.unwrap();
+    }
+    let counted = counted(&events).await;
+    assert_eq!(
+        (&counted["created"], &counted["updated"], &counted["deleted"]),
+        (&json!(13), &json!(0), &json!(0))
+    );
+    let unique = |unique: Json| json!({ "unique": unique });
+    assert_eq!(
+        counted["rules"],
+        json!({
+            "logins": with(counts(5, 0, 0), &unique(json!({"user": 3, "session": 4}))),
+            "views": with(counts(5, 0, 0), &unique(json!({"product": 3}))),
+            "purchases": counts(3, 0, 0),
+        })
+    );
+    let viewed = events.counters().unique("views", "product").await.unwrap();
+    let viewed: Vec<(Json, u64)> = viewed.into_iter().map(|of| (of.value, of.counts.created)).collect();
+    assert_eq!(viewed[0], (json!("lamp"), 3), "the most frequent first");
+    assert_eq!(viewed.iter().map(|(_, count)| *count).collect::<Vec<_>>(), [3, 1, 1]);
 }
 
 async fn a_deletion_is_judged_by_what_it_takes_away(p: &Pairing) {

@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bson::Document;
 use chronos_db::documents::{Batch, Guard, Namespace, Scan, Write};
-use chronos_db::{Certificate, Collection, ErasureCounts, ErrorKind, ItemId, Json, Route, json};
+use chronos_db::fail::{FailAction, FailPoints};
+use chronos_db::{Certificate, Collection, Env, ErasureCounts, ErrorKind, ItemId, Json, Route, json};
 use futures::TryStreamExt as _;
 use test_support::{Failing, Fault, documents, objects};
 
@@ -21,6 +22,7 @@ mod alone {
         what_matches_a_filter_is_erased_with_a_certificate_each,
         an_unknown_item_and_a_hard_delete_that_is_not_allowed_are_refused,
         operations_and_messages_that_name_an_erased_item_go_with_it,
+        an_item_that_waits_to_be_created_is_erased_from_the_queue,
         an_erasure_goes_on_when_the_storage_is_back,
         everything_is_looked_at_again_a_day_later,
         versions_beyond_the_window_are_erased_too,
@@ -268,7 +270,8 @@ async fn operations_and_messages_that_name_an_erased_item_go_with_it(p: &Pairing
     assert_eq!((counted.messages, counted.operations), (2, 1));
     assert_eq!(users.erase(&id).await.unwrap().counts, counted);
     let fallback = store.chronos.fallback().unwrap();
-    let waiting: Vec<ItemId> = fallback.list().await.unwrap().iter().map(|operation| operation.id).collect();
+    let waiting: Vec<ItemId> =
+        fallback.list().await.unwrap().operations.iter().map(|operation| operation.id).collect();
     assert_eq!(waiting, [other]);
     assert_eq!(bus.messages().get("signups", "1").await.unwrap(), None);
     assert!(bus.messages().get("signups", "2").await.unwrap().is_some());
@@ -276,6 +279,56 @@ async fn operations_and_messages_that_name_an_erased_item_go_with_it(p: &Pairing
     assert!(foreign.messages().get("signups", "1").await.unwrap().is_some(), "another tenant's is its own");
     assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     is_nowhere(p, &store, &users, &id).await;
+}
+
+async fn an_item_that_waits_to_be_created_is_erased_from_the_queue(p: &Pairing) {
+    let (database, fail) = (Failing::<documents::Call>::new(), FailPoints::armable());
+    let queue = json!({"fallback": {"baseDelayMs": 0, "maxDelayMs": 0, "spoolPath": "./spool"}});
+    let env = Env { fail: fail.clone(), ..Env::default() };
+    let store = p.opening().with(&with(config(), queue)).documents(&database).env(env).open();
+    let users = store.users();
+    let old = users.create(json!({"n": 0})).await.unwrap().id;
+    database.switch_all_on(Fault::Before);
+    let create = async || users.create(json!({"mark": MARK})).await.unwrap().id;
+    let (first, second, other) =
+        (create().await, create().await, users.create(json!({"n": 1})).await.unwrap().id);
+    assert!(users.update(&first, json!({"mark": format!("{MARK} again")})).await.unwrap().queued.is_some());
+    assert!(users.erase(&first).await.is_err(), "the certificate has no place to be kept");
+    database.switch_off();
+
+    let stranger = store.with(Route::runtime().tenant("globex").collection("users"));
+    assert_eq!(refused(stranger.erase(&first).await), ErrorKind::NotFound);
+    let counted = users.erase(&first).dry_run().await.unwrap();
+    assert_eq!((counted.versions, counted.operations), (0, 2));
+    let certificate = users.erase(&first).await.unwrap();
+    assert_eq!(certificate.counts, counted);
+    assert!(certificate.is_of(users.database(), &first).unwrap());
+    assert_eq!(refused(users.erase(&first).await), ErrorKind::NotFound);
+    for point in ["erase.after_record_of_queued", "erase.after_discard"] {
+        fail.arm(point, FailAction::Error(ErrorKind::Database), 0, 1);
+        let id = if point == "erase.after_discard" {
+            database.switch_all_on(Fault::Before);
+            let id = create().await;
+            database.switch_off();
+            id
+        } else {
+            second
+        };
+        assert!(users.erase(&id).await.is_err(), "{point}");
+        fail.disarm(point);
+    }
+    let report = store.chronos.worker().once(LIMIT).await;
+    assert_eq!((report.amounts["certified"], report.failure_count), (2, 0), "{report:?}");
+    let certificates = users.certificates().await.unwrap();
+    assert_eq!(certificates.iter().map(|of| of.counts.operations).collect::<Vec<_>>(), [2, 1, 1]);
+
+    assert!(users.get(&first).await.unwrap().is_none() && users.get(&other).await.unwrap().is_some());
+    assert_eq!(users.get(&old).await.unwrap().unwrap().ov, 0);
+    for entry in std::fs::read_dir(p.folder().join("spool")).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(MARK.len()).any(|window| window == MARK.as_bytes()), "{}", path.display());
+    }
 }
 
 async fn an_erasure_goes_on_when_the_storage_is_back(p: &Pairing) {

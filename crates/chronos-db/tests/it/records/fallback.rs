@@ -10,7 +10,7 @@ use chronos_db::documents::{Batch, DocumentStore as _, Guard, Namespace, Write};
 use chronos_db::fail::FailPoints;
 use chronos_db::{
     Chronos, Clock as _, Collection, Env, ErrorKind, FallbackQueue, ItemId, Json, Op, QueuedOperation,
-    Retried, Route, Timestamp, Written, json,
+    Retried, Route, Timestamp, WorkerReport, Written, json,
 };
 use test_support::{Counting, Failing, Fault, MockClock, documents, objects};
 
@@ -33,6 +33,9 @@ on_every_pairing!(
     without_a_spool_operations_wait_beside_their_records,
     a_committed_write_whose_object_is_not_stored_is_not_queued,
     a_queue_of_many_items_and_one_of_a_single_item_are_drained_in_one_round,
+    a_queue_whose_store_fails_holds_up_no_other,
+    what_other_queues_have_is_said_while_one_does_not_answer,
+    a_queue_that_does_not_answer_is_told_once_and_tried_after_growing_waits,
 );
 
 mod processes {
@@ -51,7 +54,6 @@ mod processes {
 
 on_pairings!(
     shared = EmbeddedLocal:
-        a_queue_whose_store_fails_holds_up_no_other,
         a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alone,
         an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other,
         of_two_callers_who_retry_a_dead_letter_one_is_refused
@@ -146,7 +148,7 @@ async fn writes_go_on_while_the_database_is_away_and_take_place_once_in_their_or
         [("CREATE", 1), ("UPDATE", 3), ("ENRICH", 1), ("REPLACE", 1), ("RESTORE", 1), ("DELETE", 1)];
     let by_type: BTreeMap<String, u64> = by_type.map(|(kind, n)| (kind.to_owned(), n)).into();
     assert_eq!(stats.by_type, by_type);
-    let waiting = fallback(&store).list().await.unwrap();
+    let waiting = fallback(&store).list().await.unwrap().operations;
     assert_eq!(stats.oldest_pending, Some(waiting[0].created_at));
     assert_eq!((waiting.len(), &waiting[0].operation[..], waiting[0].id), (8, "CREATE", new));
     assert_eq!(waiting[0].tenant.as_deref(), Some("acme"));
@@ -188,7 +190,7 @@ async fn a_write_that_landed_unseen_takes_place_once(p: &Pairing) {
     let created = queued(users.create(json!({"n": 7})).await.unwrap());
     database.switch_off();
     assert_eq!(document(&users, &created).await, json!({"n": 7}), "it landed");
-    assert!(fallback(&store).list().await.unwrap()[0].may_have_happened);
+    assert!(fallback(&store).list().await.unwrap().operations[0].may_have_happened);
     assert_eq!(drain(&store).await.done, 1);
     assert_eq!(history(&users, &created).await, [(0, Op::Create)]);
 
@@ -334,7 +336,7 @@ async fn what_comes_later_for_an_item_waits_behind_what_waits(p: &Pairing) {
     queued(users.update(&id, json!({"n": 2})).await.unwrap());
     assert_eq!(document(&users, &id).await, json!({"n": 0}), "a read says what is stored");
     assert_eq!(users.update(&other, json!({"n": 2})).await.unwrap().ov, 1, "other items are not held up");
-    let waiting = fallback(&store).list().await.unwrap();
+    let waiting = fallback(&store).list().await.unwrap().operations;
     assert_eq!(waiting[1].last_error, None, "it was not attempted");
     assert_eq!(drain(&store).await.done, 2);
     assert_eq!(document(&users, &id).await, json!({"n": 2}));
@@ -354,7 +356,7 @@ async fn an_operation_that_cannot_succeed_is_a_dead_letter_and_stops_no_other(p:
     assert_eq!(fallback(&store).retry_due().await.unwrap(), retried(2, 1, 0));
     assert_eq!(document(&users, &id).await, json!({"n": 0, "m": 1}));
     assert_eq!(document(&users, &new).await, json!({"n": 5}));
-    let dead = fallback(&store).dead().await.unwrap();
+    let dead = fallback(&store).dead().await.unwrap().operations;
     assert_eq!((dead.len(), sizes(&store).await), (1, (0, 1)));
     assert_eq!(dead[0].last_error.as_ref().unwrap().0, "OPTIMISTIC_LOCK");
     assert!(dead[0].failed_at.is_some() && dead[0].next_attempt_at.is_none());
@@ -385,10 +387,10 @@ async fn after_the_last_attempt_an_operation_is_a_dead_letter(p: &Pairing) {
             break;
         }
         assert_eq!((round.done, round.postponed, round.waiting), (0, 1, 1));
-        attempts.push(fallback(&store).list().await.unwrap()[0].attempts);
+        attempts.push(fallback(&store).list().await.unwrap().operations[0].attempts);
     }
     assert_eq!((attempts, sizes(&store).await), (vec![1, 2], (0, 1)));
-    let dead = fallback(&store).dead().await.unwrap();
+    let dead = fallback(&store).dead().await.unwrap().operations;
     assert_eq!((dead[0].attempts, &dead[0].last_error.as_ref().unwrap().0[..]), (3, "STORAGE_ERROR"));
     assert!(users.get(&id).await.unwrap().is_none());
 
@@ -409,7 +411,7 @@ async fn an_outage_takes_no_attempts(p: &Pairing) {
         let round = fallback(&store).retry_due().await.unwrap();
         assert_eq!(round, retried(0, 0, 1));
     }
-    assert_eq!(fallback(&store).list().await.unwrap()[0].attempts, 0);
+    assert_eq!(fallback(&store).list().await.unwrap().operations[0].attempts, 0);
     database.switch_off();
     assert_eq!(drain(&store).await.done, 1);
     assert_eq!(document(&users, &id).await, json!({"n": 0}));
@@ -467,9 +469,9 @@ async fn without_a_spool_operations_wait_beside_their_records(p: &Pairing) {
     let large = json!({"text": "x".repeat(500)});
     queued(users.replace(&id, large.clone()).await.unwrap());
     queued(users.update(&id, json!({"m": 1})).await.unwrap());
-    let stored = fallback(&store).list().collection("users").await.unwrap();
+    let stored = fallback(&store).list().collection("users").await.unwrap().operations;
     assert_eq!((stored.len(), &stored[0].database), (2, &p.common_database()));
-    assert_eq!(fallback(&store).list().collection("others").await.unwrap(), []);
+    assert_eq!(fallback(&store).list().collection("others").await.unwrap().operations, []);
     storage.switch_off();
     assert_eq!(drain(&store).await.done, 2);
     assert_eq!(document(&users, &id).await, json!({"text": "x".repeat(500), "m": 1}));
@@ -571,14 +573,15 @@ async fn a_process_whose_configuration_leads_elsewhere_leaves_a_queued_write_alo
         let other = p.open_with(&with(spooled(), config));
         assert_eq!(fallback(&other).retry_due().await.unwrap(), retried(0, 0, 1));
         assert_eq!(sizes(&other).await, (1, 0));
-        assert_eq!(fallback(&other).list().await.unwrap()[0].attempts, 0);
+        assert_eq!(fallback(&other).list().await.unwrap().operations[0].attempts, 0);
     }
     assert_eq!(drain(&store).await.done, 1);
     assert_eq!(history(&users, &id).await, [(0, Op::Create)]);
 }
 
-async fn a_queue_whose_store_fails_holds_up_no_other(p: &Pairing) {
-    // What is there is no store: every call fails.
+/// Queues beside their records, of which that of `globex` fails each call: what is there is no store. The other has the
+/// creation of an item.
+async fn with_a_broken_queue(p: &Pairing) -> (Store, ItemId, Json) {
     std::fs::write(p.folder().join("broken"), "").unwrap();
     let mut config =
         p.config(&json!({"inlineMaxBytes": 100, "fallback": {"baseDelayMs": 0, "maxDelayMs": 0}}));
@@ -586,15 +589,61 @@ async fn a_queue_whose_store_fails_holds_up_no_other(p: &Pairing) {
     config["databases"]["runtime"]["tenantDatabases"][1]["dbConnRef"] = json!("away");
     let storage = Failing::<objects::Call>::new();
     let store = p.opening().with(&config).objects(&storage).open();
-    let users = store.users();
     storage.switch_all_on(Fault::Before);
     let large = json!({"text": "x".repeat(500)});
-    let id = queued(users.create(large.clone()).await.unwrap());
+    let id = queued(store.users().create(large.clone()).await.unwrap());
     storage.switch_off();
+    (store, id, large)
+}
+
+async fn a_queue_whose_store_fails_holds_up_no_other(p: &Pairing) {
+    let (store, id, large) = with_a_broken_queue(p).await;
     let round = fallback(&store).retry_due().await.unwrap();
     assert_eq!((round.done, round.waiting, round.failed), (1, 0, 1), "{round:?}");
     assert!(round.first_error.is_some() && round.to_json()["failed"] == json!(1));
-    assert_eq!(document(&users, &id).await, large);
+    assert_eq!(document(&store.users(), &id).await, large);
+}
+
+async fn what_other_queues_have_is_said_while_one_does_not_answer(p: &Pairing) {
+    let (store, id, _) = with_a_broken_queue(p).await;
+    let stats = fallback(&store).stats().await.unwrap();
+    assert_eq!((stats.queue_size, stats.by_type["CREATE"], stats.failed.len()), (1, 1, 1), "{stats:?}");
+    let told = stats.to_json();
+    assert!(told["failed"][0]["queue"].as_str().unwrap().contains("connection `away`"), "{told}");
+    let list = fallback(&store).list().await.unwrap();
+    assert_eq!((list.operations[0].id, list.operations.len(), list.failed.len()), (id, 1, 1), "{list:?}");
+    assert_eq!(list.failed[0].error.kind(), ErrorKind::Validation, "what is there is no store");
+    let dead = fallback(&store).dead().await.unwrap();
+    assert_eq!((dead.operations.len(), dead.failed.len()), (0, 1));
+    let unknown = format!("req_0_{}", bson::oid::ObjectId::new().to_hex());
+    assert_eq!(refused(fallback(&store).cancel(&unknown).await), ErrorKind::Validation, "it may be there");
+    assert_eq!(fallback(&store).retry(&list.operations[0].request_id).await.unwrap().id, id);
+    assert_eq!(fallback(&store).cancel(&list.operations[0].request_id).await.unwrap().id, id);
+}
+
+async fn a_queue_that_does_not_answer_is_told_once_and_tried_after_growing_waits(p: &Pairing) {
+    let (store, id, large) = with_a_broken_queue(p).await;
+    let of_queue = |report: &WorkerReport| {
+        let of_queue = report.failures.iter().filter(|failure| failure.job == "fallback");
+        of_queue.map(|failure| (failure.tries, failure.target.contains("`away`"))).collect::<Vec<_>>()
+    };
+    let (rounds, stop) =
+        (Arc::new(parking_lot::Mutex::new(Vec::new())), tokio_util::sync::CancellationToken::new());
+    let (told, stopping) = (Arc::clone(&rounds), stop.clone());
+    let worker = store.chronos.worker();
+    let hear = move |report: WorkerReport| {
+        told.lock().push(report);
+        if told.lock().len() == 3 {
+            stopping.cancel();
+        }
+    };
+    worker.run(Duration::from_millis(10), stop.cancelled(), hear).await;
+    let failures: Vec<_> = rounds.lock().iter().flat_map(of_queue).collect();
+    assert_eq!(failures, [(1, true)], "in three rounds");
+    assert_eq!(document(&store.users(), &id).await, large, "the other queue was carried out");
+    // Who asks for everything to be done once has it tried.
+    let report = worker.once(Duration::from_secs(20)).await;
+    assert_eq!(of_queue(&report).len(), 1, "{report:?}");
 }
 
 async fn an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other(p: &Pairing) {
@@ -607,7 +656,7 @@ async fn an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other(p:
         queued(users.update(&id, json!({ "n": n })).await.unwrap());
     }
     database.switch_off();
-    let waiting = fallback(&store).list().await.unwrap();
+    let waiting = fallback(&store).list().await.unwrap().operations;
     let env = Env::default();
     let spool = EmbeddedDocuments::open(p.folder().join("spool"), env).unwrap();
     let namespace = Namespace::new("chronos_system", "chronos_fallback_ops");
@@ -624,13 +673,13 @@ async fn an_operation_that_cannot_be_read_is_a_dead_letter_and_stops_no_other(p:
         batch.push(&namespace, Write::put(stored, Guard::Any));
         spool.apply(batch).await.unwrap();
     }
-    let listed = fallback(&store).list().await.unwrap();
+    let listed = fallback(&store).list().await.unwrap().operations;
     assert_eq!(listed.len(), 3, "also what cannot be read");
     let cancelled = fallback(&store).cancel(&waiting[1].request_id).await.unwrap();
     assert_eq!(cancelled.request_id, waiting[1].request_id);
     assert_eq!(fallback(&store).retry_due().await.unwrap(), retried(1, 1, 0));
     assert_eq!(document(&users, &id).await, json!({"n": 3}));
-    let dead = fallback(&store).dead().await.unwrap();
+    let dead = fallback(&store).dead().await.unwrap().operations;
     assert_eq!((dead.len(), &dead[0].request_id), (1, &waiting[0].request_id));
     assert!(dead[0].last_error.as_ref().unwrap().1.contains("malformed"), "{dead:?}");
     fallback(&store).cancel(&dead[0].request_id).await.unwrap();
@@ -649,7 +698,7 @@ async fn of_two_callers_who_retry_a_dead_letter_one_is_refused(p: &Pairing) {
     assert_eq!(fallback(&store).retry_due().await.unwrap(), retried(0, 1, 0));
     users.update(&id, json!({"n": 1})).await.unwrap();
 
-    let request = fallback(&store).dead().await.unwrap()[0].request_id.clone();
+    let request = fallback(&store).dead().await.unwrap().operations[0].request_id.clone();
     let spool = EmbeddedDocuments::open(p.folder().join("spool"), Env::default()).unwrap();
     let namespace = Namespace::new("chronos_system", "chronos_fallback_dead");
     let (_, hex) = request.rsplit_once('_').unwrap();

@@ -48,6 +48,7 @@ mod restore;
 mod restore_collection;
 mod retention;
 mod smart_insert;
+mod spooling;
 mod states;
 mod telemetry;
 mod tenants;

@@ -17,6 +17,7 @@ use super::pairing::{Kind, Pairing, TIMEOUT, on_every_pairing, refused};
 
 on_every_pairing!(
     each_operation_is_counted_once_and_errors_by_their_code,
+    analytics_and_administration_are_measured,
     every_counter_is_there_from_the_start,
     a_store_is_down_until_it_answers_again,
     what_is_stored_and_followed_is_measured,
@@ -67,6 +68,37 @@ impl Recorded {
     fn operations(&self, operation: &str) -> f64 {
         self.one("chronos_operation_duration_seconds_count", &[("operation", operation)])
     }
+}
+
+async fn analytics_and_administration_are_measured(p: &Pairing) {
+    let recorded = Recorded::begin();
+    let rule = json!({"name": "all", "collection": "users", "operation": "count"});
+    let store = p.open_with(&json!({"analytics": {"timeBasedRules": [rule]}}));
+    let users = store.users();
+    users.create(json!({"n": 1})).await.unwrap();
+    let (analytics, admin, acme) =
+        (store.chronos.analytics(), store.chronos.admin(), Route::runtime().tenant("acme"));
+    analytics.run().await.unwrap();
+    analytics.results("all", acme.clone()).await.unwrap();
+    assert_eq!(refused(analytics.results("none", acme).await), ErrorKind::Validation);
+    users.certificates().await.unwrap();
+    admin.health().await.unwrap();
+    admin.check_storage().await.unwrap();
+    admin.check_spaces().await.unwrap();
+    admin.ensure_buckets().dry_run().await.unwrap();
+    for (operation, count) in [
+        ("run_analytics", 1.0),
+        ("analytics_results", 2.0),
+        ("certificates", 1.0),
+        ("health", 1.0),
+        ("check_storage", 1.0),
+        ("check_spaces", 1.0),
+        ("ensure_buckets", 1.0),
+    ] {
+        assert_eq!(recorded.operations(operation), count, "{operation}");
+    }
+    let failed = [("operation", "analytics_results"), ("code", "VALIDATION_ERROR")];
+    assert_eq!(recorded.one("chronos_errors_total", &failed), 1.0);
 }
 
 async fn each_operation_is_counted_once_and_errors_by_their_code(p: &Pairing) {

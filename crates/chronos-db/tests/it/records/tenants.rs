@@ -24,6 +24,7 @@ on_every_pairing!(
     a_lock_of_another_tenant_is_neither_waited_for_nor_shown,
     one_tenants_locks_hold_up_no_other,
     what_has_no_tenant_gets_one_once,
+    a_document_cannot_give_its_item_to_another_tenant,
     a_tenants_own_database_shows_what_was_written_before_there_were_tenants,
     a_collection_exists_for_whom_it_holds_something,
 );
@@ -225,6 +226,30 @@ async fn one_tenants_locks_hold_up_no_other(p: &Pairing) {
     let lock = acme.lock(&id).wait(Duration::ZERO).await.unwrap();
     assert_eq!(store.stored(&acme, "locks").await[0].get_str("tenantId").unwrap(), "acme");
     lock.release().await.unwrap();
+}
+
+async fn a_document_cannot_give_its_item_to_another_tenant(p: &Pairing) {
+    let store = p.open();
+    let audit = |route: Route| store.with(route.collection("audit"));
+    let all = audit(Route::logs().cross_tenant());
+    let nobodys = all.create(json!({"n": 1})).await.unwrap().id;
+    let globex = all.create(json!({"n": 1, "tenantId": "globex"})).await.unwrap().id;
+    for id in [&nobodys, &globex] {
+        let theirs = json!({"n": 2, "tenantId": "acme"});
+        for refusal in [
+            refused(all.update(id, theirs.clone()).await),
+            refused(all.replace(id, theirs.clone()).await),
+            refused(all.replace(id, theirs.clone()).force().await),
+            refused(all.enrich(id, json!({"tenantId": "acme"})).await),
+        ] {
+            assert_eq!(refusal, ErrorKind::Validation);
+        }
+    }
+    all.update(&nobodys, json!({"n": 2, "tenantId": null})).await.unwrap();
+    all.update(&globex, json!({"n": 2, "tenantId": "globex"})).await.unwrap();
+    assert_eq!(audit(Route::logs().tenant("acme")).list().await.unwrap().items.len(), 0);
+    assert_eq!(audit(Route::logs().tenant("globex")).get(&globex).await.unwrap().unwrap().ov, 1);
+    assert!(audit(Route::logs().tenant("globex")).get(&nobodys).await.unwrap().is_none());
 }
 
 async fn what_has_no_tenant_gets_one_once(p: &Pairing) {

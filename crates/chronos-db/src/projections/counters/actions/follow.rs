@@ -8,7 +8,7 @@ use crate::projections::counters::answer::Followed;
 use crate::projections::counters::projection::CounterProjection;
 use crate::projections::counters::session::Session;
 use crate::projections::follower::follow;
-use crate::telemetry::{Observed, Operation};
+use crate::telemetry::{LogPlace, Observed, Operation};
 
 impl Counters {
     /// Counts what is settled and not counted yet, so that readers have less to add. Any number of processes
@@ -39,7 +39,9 @@ impl Action for Follow {
             let stable = session.log.stable().await?;
             let followed = leased(&session, stable).await?;
             let (owner, telemetry) = (&session.store.owner, &session.store.env.telemetry);
-            telemetry.followed(&owner.database, &owner.collection, "counters", stable, followed.cv);
+            let (database, collection) = (owner.database.as_str(), owner.collection.as_str());
+            let log = LogPlace { connection: &session.connection, database, collection };
+            telemetry.followed(log, "counters", stable, followed.cv);
             Ok(followed)
         };
         work.await.map_err(named)
