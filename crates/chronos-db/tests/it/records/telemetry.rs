@@ -1,6 +1,7 @@
 //! What is measured of operations and told of them: each once, and nothing that is a user's.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -301,4 +302,30 @@ async fn neither_documents_nor_secrets_stand_in_events_or_labels(p: &Pairing) {
         &format!("itemId=\"{id}\""),
     ]);
     line(&["ERROR chronos-operation:", "operation=\"UPDATE\"", "error=\"OPTIMISTIC_LOCK\""]);
+}
+
+/// Actions that are not measured by themselves: of an import each change is.
+const MEASURED_ELSEWHERE: [&str; 1] = ["Import"];
+
+/// Every source file below a folder.
+fn sources(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let found = entries.flat_map(|path| match path.is_dir() {
+        true => sources(&path),
+        false => vec![std::fs::read_to_string(&path).unwrap()],
+    });
+    found.collect()
+}
+
+#[test]
+fn every_action_is_measured() {
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let actions = sources.iter().flat_map(|source| source.split("impl Action for ").skip(1));
+    let (measured, others): (Vec<_>, Vec<_>) = actions
+        .map(|action| action.split_once("\n}").map_or(action, |(body, _)| body))
+        .partition(|body| body.contains("fn observed("));
+    assert!(measured.len() > 30, "{} actions", measured.len());
+    let mut names: Vec<&str> = others.iter().filter_map(|body| body.split(' ').next()).collect();
+    names.sort_unstable();
+    assert_eq!(names, MEASURED_ELSEWHERE);
 }
