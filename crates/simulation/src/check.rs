@@ -220,3 +220,14 @@ pub(crate) fn leftovers(log: &Log, keys: &[String]) -> Violations {
 pub(crate) fn drained(log: &Log) -> Violations {
     log.rows.iter().filter(|row| row.waits).map(|row| format!("never stored: {row:?}")).collect()
 }
+
+/// Checks that whoever committed a version has stored it, if it lived on.
+#[must_use]
+pub(crate) fn stored_by_the_living(log: &Log, operations: &[Operation], living: &[u32]) -> Violations {
+    let lives = |row: &&Row| {
+        let by = row.by.and_then(|by| operations.get(usize::try_from(by).ok()?));
+        by.is_some_and(|operation| living.contains(&operation.process))
+    };
+    let waiting = log.rows.iter().filter(|row| row.waits).filter(lives);
+    waiting.map(|row| format!("its process lives and has not stored {row:?}")).collect()
+}

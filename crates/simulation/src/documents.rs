@@ -111,6 +111,7 @@ impl SimulatedDocuments {
         effect: BoxFuture<'static, Result<T>>,
     ) -> Result<T> {
         self.reach(what).await?;
+        self.world.asked();
         let fate = self.fate();
         let (there, back) = (self.world.latency(), self.world.latency());
         let number = self.process.number;

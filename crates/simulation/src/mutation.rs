@@ -3,7 +3,7 @@
 /// A fault and the guards that keep it away.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutation {
-    /// Its number in the second list of docs/faults.md.
+    /// Its number in the second list of docs/faults.md; S where the simulation found it.
     pub name: &'static str,
     /// What is wrong then.
     pub what: &'static str,
@@ -32,6 +32,12 @@ pub const ALL: &[Mutation] = &[
         what: "an acknowledged item whose head is missing is not found",
         without: &["guard.missing_head"],
         seed: 3,
+    },
+    Mutation {
+        name: "S1",
+        what: "a flusher that waits for a gathering looks for the rows of others again and again, and stores nothing",
+        without: &["guard.gathers"],
+        seed: 22,
     },
 ];
 

@@ -75,7 +75,12 @@ async fn judged(seed: u64, options: &Options) -> Verdict {
         Err(error) => return failed(seed, error.to_string()),
     };
     world.history.line(format_args!("seed {seed}: {:?}, {:?}", world.kind, world.rates));
-    let violations = match whole(&world).await {
+    let judged = tokio::select! {
+        biased;
+        () = world.runs_away() => Ok(vec!["the document store is asked again and again, without end".to_owned()]),
+        judged = whole(&world) => judged,
+    };
+    let violations = match judged {
         Ok(violations) => violations,
         Err(error) => vec![format!("the healed world fails: {error}")],
     };
@@ -93,8 +98,11 @@ async fn whole(world: &Arc<World>) -> Result<Violations> {
     cluster.heal();
     wait(ALL_ENDED).await;
     let operations = world.history.operations();
+    let log = Log::read(&*world.documents).await?;
+    let living: Vec<u32> = cluster.machines.lock().iter().map(|machine| machine.process.number).collect();
+    let mut wrong = check::stored_by_the_living(&log, &operations, &living);
     let judge = Machine::start(world, 0)?;
-    let mut wrong = work(&judge.chronos).await;
+    wrong.extend(work(&judge.chronos).await);
     // A number that a dead process was given is closed by whoever wants to pass it.
     judge.things.create(json!({ BY: JUDGE })).actor(format!("op-{JUDGE}")).await?;
     judge.things.stable_cv().await?;

@@ -106,6 +106,9 @@ impl Rates {
     }
 }
 
+/// Several times what a run needs.
+const CALLS: u64 = 30_000;
+
 /// How a run differs from what its seed says.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -144,6 +147,8 @@ pub struct World {
     /// What the longest call takes, in milliseconds.
     slowest: u64,
     healed: watch::Sender<bool>,
+    /// How often the document store was asked.
+    calls: watch::Sender<u64>,
 }
 
 impl fmt::Debug for World {
@@ -215,6 +220,7 @@ impl World {
             no_objects_until: Mutex::new(now),
             slowest,
             healed: watch::Sender::new(false),
+            calls: watch::Sender::new(0),
         }))
     }
 
@@ -237,6 +243,17 @@ impl World {
     pub async fn healed(self: Arc<Self>) {
         // The world holds the sender.
         let _ = self.healed.subscribe().wait_for(|healed| *healed).await;
+    }
+
+    /// The document store is asked.
+    pub(crate) fn asked(&self) {
+        self.calls.send_modify(|calls| *calls += 1);
+    }
+
+    /// Returns when the document store was asked more often than any run should.
+    pub(crate) async fn runs_away(&self) {
+        // The world holds the sender.
+        let _ = self.calls.subscribe().wait_for(|calls| *calls > CALLS).await;
     }
 
     /// Begins an election.
