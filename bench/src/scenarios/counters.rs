@@ -57,11 +57,12 @@ async fn follow(opened: &Opened, created: u64) -> Result<f64> {
     let begun = Instant::now();
     let report = worker.once(FOLLOW).await;
     let per_second = created as f64 / begun.elapsed().as_secs_f64();
-    let counted = opened.people.counters().await?;
-    if report.is_finished() && counted.created == created {
+    let counted = opened.people.counters().totals().await?;
+    if report.is_finished() && counted.counts.created == created {
         Ok(per_second)
     } else {
-        Err(format!("of {created} versions {} were counted: {}", counted.created, report.to_json()).into())
+        Err(format!("of {created} versions {} were counted: {}", counted.counts.created, report.to_json())
+            .into())
     }
 }
 
