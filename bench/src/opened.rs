@@ -114,7 +114,7 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
 fn rule(number: usize) -> CounterRule {
     let rule =
         CounterRule::new(format!("rule{number:02}")).when(json!({ "city": CITIES[number % CITIES.len()] }));
-    if number % 2 == 0 { rule } else { rule.count_unique(["status"]) }
+    if number.is_multiple_of(2) { rule } else { rule.count_unique(["status"]) }
 }
 
 fn around(
