@@ -1,8 +1,8 @@
 //! Time and chance, behind traits so that a simulation can own both.
 
 use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bson::oid::ObjectId;
 use futures::future::BoxFuture;
@@ -125,6 +125,47 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
     /// Returns when `duration` has passed on this clock.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+    /// Returns how much time has passed since some moment of this process. It never goes back, whoever sets the
+    /// clock; one that nobody sets may leave this as it is.
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.now().as_millis().max(0).unsigned_abs())
+    }
+}
+
+/// A moment of this process, by both of its clocks: one of them may be set, the other may stand still while the
+/// machine sleeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moment {
+    at: Timestamp,
+    steady: Duration,
+}
+
+impl Moment {
+    pub(crate) fn now(clock: &dyn Clock) -> Self {
+        Self { at: clock.now(), steady: clock.steady() }
+    }
+
+    pub(crate) fn at(self) -> Timestamp {
+        self.at
+    }
+
+    /// How long ago it is, by the clock that says longer.
+    pub(crate) fn age(self, clock: &dyn Clock) -> Duration {
+        let by_date = clock.now().as_millis().saturating_sub(self.at.as_millis());
+        Duration::from_millis(by_date.max(0).unsigned_abs()).max(clock.steady().saturating_sub(self.steady))
+    }
+
+    /// Returns when `duration` has passed since, however the clock was set meanwhile.
+    pub(crate) async fn passed(self, clock: &dyn Clock, duration: Duration) {
+        loop {
+            let left = (self.steady + duration).saturating_sub(clock.steady());
+            if left.is_zero() {
+                return;
+            }
+            // Some clocks count milliseconds only.
+            clock.sleep(left.max(Duration::from_millis(1))).await;
+        }
+    }
 }
 
 /// Returns when the clock has reached `end`, however early its sleeps return.
@@ -143,6 +184,11 @@ pub(crate) async fn sleep_until(clock: &dyn Clock, end: Timestamp) {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    fn steady(&self) -> Duration {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed()
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp(jiff::Timestamp::now().as_millisecond())
     }

@@ -23,6 +23,7 @@
 
 mod clock;
 pub mod documents;
+mod hurried;
 mod layers;
 mod meter;
 mod mongo_server;
@@ -39,6 +40,7 @@ mod shifted;
 mod silent;
 
 pub use clock::MockClock;
+pub use hurried::HurriedClock;
 pub use layers::{CallKind, Counting, Delaying, Failing, Fault, Holding, Layer};
 pub use meter::{Meter, Moved};
 pub use mongo_server::MongoServer;

@@ -29,4 +29,8 @@ impl Clock for ShiftedClock {
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         SystemClock.sleep(duration)
     }
+
+    fn steady(&self) -> Duration {
+        SystemClock.steady()
+    }
 }

@@ -4,13 +4,14 @@
 //! <collection>/<id>/v<ov>/item.json
 //! <collection>/<id>/v<ov>/<property>/blob.bin
 //! <collection>/<id>/v<ov>/<property>/text.txt
-//! __manifests__/<collection>/<YYYY>/<MM>/snapshot-<cv>.json.gz
+//! __manifests__/<collection>/<YYYY>/<MM>/snapshot-<cv><18 digits>.json.gz
 //! __backups__/<database>/<collection>/<whose>/…
 //! ```
 //!
-//! A suffix before the extension (`item.<suffix>.json`, `snapshot-<cv>.<suffix>.json.gz`) tells apart what
-//! could otherwise meet at one key: what was stored before its commit, and manifests of several databases
-//! that share a bucket.
+//! A suffix before the extension (`item.<suffix>.json`) tells apart what could otherwise meet at one key, as what was
+//! stored before its commit. Manifests have 18 random digits behind their number instead, so that the name stays one
+//! number: no two attempts, in whatever databases that share a bucket, have one key. (Earlier versions of this library
+//! wrote `snapshot-<cv>.json.gz` and `snapshot-<cv>.<suffix>.json.gz`.)
 //!
 //! * Collections are lower-cased. `Users` and `users` share a prefix and never a key, because ids are unique
 //!   among all collections.
@@ -35,6 +36,9 @@ pub const MANIFESTS: &str = "__manifests__";
 pub const BACKUPS: &str = "__backups__";
 
 const MAX_SUFFIX_BYTES: usize = 32;
+
+/// How many digits behind the number of a manifest are random.
+const RANDOM_DIGITS: usize = 18;
 
 /// What the key of an item.json says.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +90,9 @@ pub struct ManifestKey {
     pub month: i8,
     /// The cv it was made at.
     pub cv: i64,
-    /// What tells it from manifests of other databases in the bucket.
+    /// The random number that makes it the key of one attempt; earlier versions of this library wrote none.
+    pub attempt: Option<u64>,
+    /// What tells it from manifests of other databases in the bucket, where no attempt does.
     pub suffix: Option<String>,
 }
 
@@ -124,7 +130,28 @@ pub fn property(
     Ok(key + &file(stem, suffix, extension)?)
 }
 
-/// Returns the key of a manifest.
+/// Returns the key of a manifest that one attempt writes, of which the last 18 digits of `random` make it its own.
+///
+/// # Errors
+/// `VALIDATION_ERROR` as for [`manifest`].
+///
+/// ```
+/// use chronos_db::objects::keys;
+/// let key = keys::manifest_of_attempt("users", 2024, 3, 123, 77)?;
+/// assert_eq!(key, "__manifests__/users/2024/03/snapshot-123000000000000000077.json.gz");
+/// assert_eq!(keys::parse_manifest(&key).map(|key| (key.cv, key.attempt)), Some((123, Some(77))));
+/// # Ok::<(), chronos_db::Error>(())
+/// ```
+pub fn manifest_of_attempt(collection: &str, year: i16, month: i8, cv: i64, random: u64) -> Result<String> {
+    if cv < 0 {
+        return Err(Error::validation(format!("a cv of {cv} is negative")));
+    }
+    let random = random % 10_u64.pow(RANDOM_DIGITS as u32);
+    let name = format!("snapshot-{cv}{random:0width$}", width = RANDOM_DIGITS);
+    Ok(manifests_of_month(collection, year, month)? + &file(&name, None, "json.gz")?)
+}
+
+/// Returns the key of a manifest as earlier versions of this library wrote it.
 ///
 /// # Errors
 /// `VALIDATION_ERROR` as for [`item`], and for a year out of 1000..=9999, a month out of 1..=12 or a negative
@@ -257,9 +284,23 @@ pub fn parse_manifest(key: &str) -> Option<ManifestKey> {
     let name = segments.next()?.strip_prefix("snapshot-")?;
     let (cv, _) = name.split_once('.')?;
     let suffix = split_file(name, cv, "json.gz")?;
+    let (cv, attempt) = match cv.len().checked_sub(RANDOM_DIGITS).filter(|digits| *digits > 0 && suffix.is_none()) {
+        Some(digits) => (cv.get(..digits)?, Some(cv.get(digits..)?.parse().ok()?)),
+        None => (cv, None),
+    };
     let cv = cv.parse().ok()?;
-    let made = manifest(&collection, year, month, cv, suffix).ok()?;
-    (made == key).then(|| ManifestKey { collection, year, month, cv, suffix: suffix.map(str::to_owned) })
+    let made = match attempt {
+        Some(random) => manifest_of_attempt(&collection, year, month, cv, random),
+        None => manifest(&collection, year, month, cv, suffix),
+    };
+    (made.ok()? == key).then(|| ManifestKey {
+        collection,
+        year,
+        month,
+        cv,
+        attempt,
+        suffix: suffix.map(str::to_owned),
+    })
 }
 
 impl Rendition {

@@ -91,30 +91,18 @@ impl Log {
     /// The rows behind `after`, up to `up_to` or as many as are read at once. Both must be settled. An erasure
     /// is a piece by itself, so what is derived from one piece never goes beyond the next erasure.
     ///
-    /// `after` is the position of a follower: rows behind it do not leave the index. Where that was no
-    /// follower's position when rows left, they are read from where they went.
+    /// Rows behind `after` may leave the index at any time, whoever follows: who prunes may know another position, or
+    /// none. What has left is read from where it went.
     pub(crate) async fn read(&self, after: i64, up_to: i64) -> Result<Vec<Piece>> {
-        let is_beyond = self.watermark.may_lack_rows(after);
-        self.pieces(after, up_to, is_beyond).await
-    }
-
-    /// The same of who is no follower: rows behind `after` may leave the index at any time.
-    pub(crate) async fn read_anew(&self, after: i64, up_to: i64) -> Result<Vec<Piece>> {
-        self.pieces(after, up_to, true).await
-    }
-
-    async fn pieces(&self, after: i64, up_to: i64, is_beyond: bool) -> Result<Vec<Piece>> {
         let ask = LogAsk {
             filter: Filter::Field("op".into(), Test::Ne(Op::Void.as_str().into())),
             without: ["inline", "riders", "refs"].map(str::to_owned).to_vec(),
             rows: PIECE,
             bytes: usize::MAX,
         };
-        let mut left = match is_beyond {
-            true => Some(self.left.lock().await),
-            false => None,
-        };
-        let read = self.versions.log(&self.scope, (after, up_to), &ask, left.as_deref_mut()).await?;
+        // Which manifests there are is looked up after the rows, for each piece.
+        let mut left = self.left.lock().await;
+        let read = self.versions.log(&self.scope, (after, up_to), &ask, Some(&mut left)).await?;
         let found = read.rows.into_iter().map(|(cv, row)| Ok((cv, self.found(cv, row)?)));
         let found: Vec<(i64, Found)> = found.collect::<Result<_>>()?;
         Ok(in_pieces(found.into_iter(), after, read.to))

@@ -112,6 +112,11 @@ pub(crate) trait Job: Send + Sync {
         self.every()
     }
 
+    /// Whether [`Worker::once`](super::Worker::once) does it whenever it is asked, however short ago it ran.
+    fn is_always_due(&self) -> bool {
+        false
+    }
+
     /// Whether there is anything to do for it.
     fn is_for(&self, subject: &Subject) -> bool;
 

@@ -96,8 +96,9 @@ async fn run(
     ran: &mut Document,
     now: Timestamp,
 ) -> bool {
+    let is_first = round.is_first_for(&target.lease);
     if let Subject::Collection(_) = target.subject
-        && round.is_first_for(&target.lease)
+        && is_first
     {
         round.so_far.lock().collections += 1;
     }
@@ -108,7 +109,8 @@ async fn run(
         let name = job.name();
         let every = job.every_for(target);
         let has_schedule = !every.is_zero();
-        if has_schedule && !is_over(time(ran, name), every, now) {
+        let is_asked_for = job.is_always_due() && is_first && round.until.done_before.is_zero();
+        if has_schedule && !is_asked_for && !is_over(time(ran, name), every, now) {
             continue;
         }
         let done = async {

@@ -158,7 +158,7 @@ proptest! {
     #[test]
     fn parsing_undoes_building(
         collection in "\\PC{1,14}", id in "\\PC{1,14}", path in "(?s).{1,12}", ov in 0..i64::MAX, suffix in suffix(),
-        year in 1000..=9999_i16, month in 1..=12_i8, text in any::<bool>(),
+        year in 1000..=9999_i16, month in 1..=12_i8, text in any::<bool>(), random in any::<u64>(),
     ) {
         prop_assume!(![&collection, &id, &path].iter().any(|name| name.trim().is_empty()));
         let lower = collection.to_lowercase();
@@ -172,8 +172,13 @@ proptest! {
         let expected = PropertyKey { collection: lower.clone(), id, ov, property: path, rendition, suffix: suffix.clone() };
         prop_assert_eq!(keys::parse_property(&key), Some(expected));
         prop_assert_eq!(keys::parse_item(&key), None);
+        // So far no collection is.
+        let ov = ov % 1_000_000_000_000_000_000;
         let key = keys::manifest(&collection, year, month, ov, suffix.as_deref())?;
-        prop_assert_eq!(keys::parse_manifest(&key), Some(ManifestKey { collection: lower, year, month, cv: ov, suffix }));
+        prop_assert_eq!(keys::parse_manifest(&key), Some(ManifestKey { collection: lower.clone(), year, month, cv: ov, attempt: None, suffix }));
+        let key = keys::manifest_of_attempt(&collection, year, month, ov, random)?;
+        let attempt = Some(random % 1_000_000_000_000_000_000);
+        prop_assert_eq!(keys::parse_manifest(&key), Some(ManifestKey { collection: lower, year, month, cv: ov, attempt, suffix: None }));
         prop_assert_eq!(keys::parse_item(&key), None);
         prop_assert_eq!(keys::parse_property(&key), None);
     }

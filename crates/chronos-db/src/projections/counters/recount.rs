@@ -124,7 +124,7 @@ async fn count_up_to(
 ) -> Result<(Record, u64)> {
     let projection = CounterProjection { session, periods: session.periods().await? };
     while second.cv < target {
-        for piece in session.log.read_anew(second.cv, target).await? {
+        for piece in session.log.read(second.cv, target).await? {
             damaged += piece.damaged.len() as u64;
             let (entries, unread) = by_their_documents(session, piece.entries).await?;
             damaged += unread;

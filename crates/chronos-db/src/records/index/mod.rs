@@ -149,6 +149,16 @@ impl RecordIndex {
         found.iter().map(|stored| Head::read(stored).map(|head| (head.id, head))).collect()
     }
 
+    /// Heads without what they hold.
+    pub(crate) async fn bare_heads(&self, ids: &[ItemId]) -> Result<HashMap<ItemId, Head>> {
+        let scan = Scan {
+            filter: Filter::any_of("_id", ids.iter().map(|id| id.bson()).collect()),
+            without: ["payload", "fullShadow", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
+            ..Scan::default()
+        };
+        self.scan_heads(scan).map_ok(|head| (head.id, head)).try_collect().await
+    }
+
     /// Whether there is any item that `scope` sees.
     pub(crate) async fn holds_any(&self, scope: &Scope) -> Result<bool> {
         let version = Filter::Field("op".into(), Test::Ne(Op::Void.as_str().into()));

@@ -1,12 +1,13 @@
 //! Taking an item out of manifests for good.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
 
 use super::entry::ManifestEntry;
-use super::pack::{Packed, Packer};
+use super::pack::{Packed, PackedRow, Packer};
 use super::root::Manifests;
 use super::store::{Prepared, Writing};
 use crate::documents::filter::Test;
@@ -20,9 +21,9 @@ use crate::{Error, Result};
 /// Attempts against others that change manifests meanwhile.
 const ATTEMPTS: usize = 50;
 
-/// A manifest without the item.
+/// A manifest without what it has of the item.
 enum Without {
-    /// The item was not in it.
+    /// It had nothing but stubs.
     Same,
     /// Nothing else was in it.
     Empty,
@@ -31,9 +32,10 @@ enum Without {
 
 impl Manifests {
     /// Rewrites every manifest that holds rows of the item, and removes the old objects at once, also those of
-    /// attempts that came to nothing. The item's rows in the index must be stubs before it is called: a roll-up
-    /// that has read them before is made void. May be called again at any point, by any process. Returns how many
-    /// manifests held the item.
+    /// attempts that came to nothing. What is left of versions that are not in the index is a stub, as it would be
+    /// there: counters that begin anew count it. The item's rows in the index must be stubs before it is called: a
+    /// roll-up that has read them before is made void. May be called again at any point, by any process. Returns how
+    /// many manifests held the item.
     ///
     /// # Errors
     /// `TXN_ERROR` or `STORAGE_ERROR` if a store fails, or a manifest that may hold the item is missing or
@@ -47,7 +49,7 @@ impl Manifests {
             let switch = self.fence().await?;
             let live = self.entries_of(&switch, &Scope::All).await?;
             let mut next = switch.clone();
-            let (mut prepared, mut held) = (Vec::new(), 0);
+            let (mut prepared, mut held) = (Vec::<Prepared>::new(), 0);
             for entry in live.entries.iter().filter(|entry| entry.may_hold(id)) {
                 let packed = match self.without(entry, id).await? {
                     Without::Same => continue,
@@ -56,14 +58,10 @@ impl Manifests {
                 };
                 held += 1;
                 let made = match packed {
-                    Some(packed) => {
-                        let taken: Vec<String> =
-                            prepared.iter().map(|one: &Prepared| one.entry.key.clone()).collect();
-                        Some(self.prepare(packed, &again(entry, self).await?, &next, &taken).await?)
-                    }
+                    Some(packed) => Some(self.prepare(packed, &again(entry, self).await?).await?),
                     None => None,
                 };
-                next.replace(entry, made.as_ref().map(|made: &Prepared| &made.entry));
+                next.replace(entry, made.as_ref().map(|made| &made.entry));
                 prepared.extend(made);
             }
             self.index.env.fail.hit("manifest.before_rewritten")?;
@@ -85,12 +83,13 @@ impl Manifests {
         let notes = self.index.documents.scan(&self.index.names.gc, Scan { filter, ..Scan::default() });
         let notes: Vec<_> = notes.try_collect().await?;
         for note in notes {
-            self.collect_note(&note).await?;
+            // Its attempt may be under way, and put the object after this.
+            self.collect_note(&note, false).await?;
         }
         Ok(())
     }
 
-    /// How many manifests hold rows of the item.
+    /// How many manifests hold rows of the item that are more than stubs.
     ///
     /// # Errors
     /// As [`rows_of`](Self::rows_of).
@@ -108,7 +107,8 @@ impl Manifests {
         let first = entry.blocks.partition_point(|block| block.id < id).saturating_sub(1);
         let end = entry.blocks.partition_point(|block| block.id <= id);
         for block in first..end {
-            if self.read_block(entry, block).await?.iter().any(|packed| packed.row.id == id) {
+            let is_held = |packed: &PackedRow| packed.row.id == id && !packed.row.op.is_bare();
+            if self.read_block(entry, block).await?.iter().any(is_held) {
                 return Ok(true);
             }
         }
@@ -121,9 +121,20 @@ impl Manifests {
         }
         let mut packer = Packer::default();
         for block in 0..entry.blocks.len() {
-            for packed in self.read_block(entry, block).await? {
-                if packed.row.id != id {
-                    packer.push(&packed.stored, &packed.row).await?;
+            let rows = self.read_block(entry, block).await?;
+            let own = rows.iter().filter(|packed| packed.row.id == id).map(|packed| packed.row.row_id);
+            let own: Vec<_> = own.collect();
+            // Those that were rolled up, and not pruned yet, have their stubs there.
+            let in_index = if own.is_empty() { HashMap::new() } else { self.index.ops_of(own.into_iter()).await? };
+            for PackedRow { row, stored } in rows {
+                if row.id != id {
+                    packer.push(&stored, &row).await?;
+                } else if !in_index.contains_key(&row.row_id) {
+                    let stub = match row.op.is_bare() {
+                        true => row,
+                        false => row.erased(self.index.settings.rules.of_version(&row.meta)?),
+                    };
+                    packer.push(&stub.stored(), &stub).await?;
                 }
             }
         }

@@ -22,8 +22,8 @@ use crate::records::model::VersionSelector;
 use crate::records::storage::notes::{CONDEMNED, MANIFEST};
 use crate::{Error, Result, Timestamp};
 
-/// How many numbers below the one wanted are tried before a key gets a suffix.
-const NEAR: i64 = 8;
+/// How many keys are tried, each of which is another one with all likelihood.
+const KEYS: usize = 8;
 
 /// What a manifest is made for.
 #[derive(Clone, Debug)]
@@ -55,6 +55,11 @@ fn is_at(entry: &str, key: &str) -> bool {
     entry.rsplit_once('#').is_some_and(|(at, _)| at == key)
 }
 
+/// Whether one attempt alone has put, or will put, anything at this key.
+fn is_of_attempt(key: &str) -> bool {
+    keys::parse_manifest(key).is_some_and(|key| key.attempt.is_some())
+}
+
 fn note_id(bucket: &str, key: &str) -> String {
     format!("manifest/{bucket}/{key}")
 }
@@ -73,24 +78,13 @@ impl Manifests {
         }
     }
 
-    /// Stores a manifest, reads it back whole, and writes its entry.
-    /// No key is used that `switch` names, or that is among those `taken`.
-    pub(crate) async fn prepare(
-        &self,
-        packed: Packed,
-        writing: &Writing,
-        switch: &Switch,
-        taken: &[String],
-    ) -> Result<Prepared> {
+    /// Stores a manifest under a key of its own, reads it back whole, and writes its entry.
+    pub(crate) async fn prepare(&self, packed: Packed, writing: &Writing) -> Result<Prepared> {
         let bucket = self.bucket()?;
-        for number in 0..=NEAR {
-            let key = self.key(writing, number)?;
-            let is_taken =
-                switch.in_use.iter().map(|one| &one.id).chain(switch.retired.iter().map(|one| &one.id));
-            if taken.contains(&key) || is_taken.into_iter().any(|id| is_at(id, &key)) {
-                continue;
-            }
-            if let Some(prepared) = self.prepare_at(&bucket, key, &packed, writing).await? {
+        for _ in 0..KEYS {
+            if let Some(prepared) =
+                self.prepare_at(&bucket, self.key(writing)?, &packed, writing).await?
+            {
                 return Ok(prepared);
             }
         }
@@ -100,13 +94,13 @@ impl Manifests {
         )))
     }
 
-    /// The `nth` key that may be used: by a number at or a little below the settled one, at last with a suffix.
-    fn key(&self, writing: &Writing, nth: i64) -> Result<String> {
+    /// A key that nobody else has, nor ever will: not in another database, and in no other attempt.
+    fn key(&self, writing: &Writing) -> Result<String> {
         let civil =
             writing.now.civil().ok_or_else(|| Error::storage("the store's time is beyond the year 9999"))?;
-        let number = (writing.settled - nth).max(0);
-        let suffix = (nth == NEAR).then(|| self.index.env.random.object_id().to_hex());
-        keys::manifest(&self.index.names.collection, civil.year(), civil.month(), number, suffix.as_deref())
+        let random = self.index.env.random.next_u64();
+        let (collection, number) = (&self.index.names.collection, writing.settled.max(0));
+        keys::manifest_of_attempt(collection, civil.year(), civil.month(), number, random)
     }
 
     /// None if something else lies there.
@@ -122,7 +116,9 @@ impl Manifests {
             "_id": note_id(bucket, &entry.key), MANIFEST: &entry.key, "bucket": bucket, "notedAt": writing.now, CONDEMNED: false,
         };
         note.extend(writing.tenant.clone().map(|tenant| (TENANT.to_owned(), tenant.into())));
-        let Some(is_new) = self.note(&note).await? else { return Ok(None) };
+        if !self.note(&note).await? {
+            return Ok(None);
+        }
         self.index.env.fail.hit("manifest.after_note")?;
         let options = PutOptions {
             mode: PutMode::Create,
@@ -135,10 +131,8 @@ impl Manifests {
         let stored = storage.get(&entry.key).await?;
         let is_right = stored.is_some_and(|stored| checksum(&stored) == entry.sha256);
         if !is_right && put == Put::Exists {
-            // Another database with a collection of this name, or an attempt with other rows, whose note it is.
-            if is_new {
-                self.forget(note.get("_id").cloned().into_iter()).await?;
-            }
+            // Somebody else's, against all odds.
+            self.forget(note.get("_id").cloned().into_iter()).await?;
             return Ok(None);
         }
         if !is_right {
@@ -155,17 +149,11 @@ impl Manifests {
         Ok(Some(Prepared { entry, note }))
     }
 
-    /// Notes that the object will be stored. Whether the note is a new one; none if it is there, and the object is
-    /// about to be collected.
-    async fn note(&self, note: &Document) -> Result<Option<bool>> {
-        for (write, is_new) in [(Write::insert(note.clone()), true), (kept(note), false)] {
-            let mut batch = Batch::new();
-            batch.push(&self.index.names.gc, write);
-            if self.index.documents.apply(batch).await?.first().is_some_and(Outcome::is_applied) {
-                return Ok(Some(is_new));
-            }
-        }
-        Ok(None)
+    /// Notes that the object will be stored. Whether nobody else has noted that key.
+    async fn note(&self, note: &Document) -> Result<bool> {
+        let mut batch = Batch::new();
+        batch.push(&self.index.names.gc, Write::insert(note.clone()));
+        Ok(self.index.documents.apply(batch).await?.first().is_some_and(Outcome::is_applied))
     }
 
     /// Makes `next` what counts, with these manifests in it. Whether it does; if not, they are named by
@@ -193,10 +181,18 @@ impl Manifests {
         Ok(true)
     }
 
-    /// Removes what an attempt put that came to nothing: it may hold what is erased meanwhile.
+    /// Removes what an attempt of this process put that came to nothing: it may hold what is erased meanwhile. Its
+    /// notes may be gone, as who erases collects them; what it put after that only it knows.
+    ///
+    /// The switch must have refused it: then none ever names it.
     pub(crate) async fn give_up(&self, prepared: &[Prepared]) -> Result<()> {
         for one in prepared {
-            self.collect_note(&one.note).await?;
+            self.payloads.bucket(&one.entry.bucket)?.delete(&one.entry.key).await?;
+            let mut batch = Batch::new();
+            let id = one.entry.id.as_str().into();
+            batch.push(&self.index.names.manifests, Write::Delete { id, guard: Guard::Any });
+            self.index.documents.apply(batch).await?;
+            self.forget(one.note.get("_id").cloned().into_iter()).await?;
         }
         Ok(())
     }
@@ -212,9 +208,12 @@ impl Manifests {
         self.index.documents.apply(batch).await.map(drop)
     }
 
-    /// Removes what a note is about, if no switch names it, and the note. Returns whether there was an object
-    /// to remove, or none if the note makes no sense.
-    pub(crate) async fn collect_note(&self, note: &Document) -> Result<Option<bool>> {
+    /// Removes what a note is about, if no switch names it. Returns whether there may have been an object to remove, or
+    /// none if the note makes no sense.
+    ///
+    /// The note goes as well if `is_over`, which says that nobody puts that object any more. Else it stays, condemned,
+    /// and is collected once more when it is old.
+    pub(crate) async fn collect_note(&self, note: &Document, is_over: bool) -> Result<Option<bool>> {
         let text = |name: &str| note.get_str(name).ok().map(str::to_owned);
         let (Some(id), Some(bucket), Some(key)) = (note.get("_id").cloned(), text("bucket"), text(MANIFEST))
         else {
@@ -234,7 +233,7 @@ impl Manifests {
         let switch = self.fence().await?;
         let is_named = switch.in_use.iter().any(|one| is_at(&one.id, &key))
             || switch.retired.iter().any(|one| is_at(&one.id, &key));
-        let goes = !is_named && self.is_own(&bucket, &key).await?;
+        let goes = !is_named && (is_of_attempt(&key) || self.is_own(&bucket, &key).await?);
         if goes {
             self.payloads.bucket(&bucket)?.delete(&key).await?;
         }
@@ -250,12 +249,14 @@ impl Manifests {
                 self.index.documents.apply(batch).await?;
             }
         }
-        self.forget(std::iter::once(id)).await?;
+        if is_over || is_named {
+            self.forget(std::iter::once(id)).await?;
+        }
         Ok(Some(goes))
     }
 
-    /// Whether an object holds rows of this collection: in a bucket that databases share it may be another's, which
-    /// was there before this one could store its own.
+    /// Whether an object holds rows of this collection, where its key does not say whose it is, as earlier versions of
+    /// this library wrote them: in a bucket that databases share it may be another's.
     async fn is_own(&self, bucket: &str, key: &str) -> Result<bool> {
         let Some(bytes) = self.payloads.bucket(bucket)?.get(key).await? else { return Ok(false) };
         let Ok(first) = first_row(bytes).await else { return Ok(false) };
@@ -281,13 +282,13 @@ impl Manifests {
     /// Removes the object and the entry of a manifest that is not in use.
     async fn remove(&self, retired: &Retired) -> Result<()> {
         let bucket = self.payloads.bucket(&retired.bucket)?;
-        // In a bucket that databases share, another one may have taken the key since this was removed.
-        let is_it = match bucket.get(&retired.key).await? {
-            Some(bytes) if entry_id(&retired.key, &checksum(&bytes)) == retired.id => true,
-            Some(_) => self.is_own(&retired.bucket, &retired.key).await?,
-            None => false,
+        // In a bucket that databases share, another one may have taken a key that is of no attempt.
+        let is_it = async || match bucket.get(&retired.key).await? {
+            Some(bytes) if entry_id(&retired.key, &checksum(&bytes)) == retired.id => Ok(true),
+            Some(_) => self.is_own(&retired.bucket, &retired.key).await,
+            None => Ok(false),
         };
-        if is_it {
+        if is_of_attempt(&retired.key) || is_it().await? {
             bucket.delete(&retired.key).await?;
         }
         let mut batch = Batch::new();

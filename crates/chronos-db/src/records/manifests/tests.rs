@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use super::live::InUse;
 use super::pack::Packer;
 use super::store::{Prepared, Writing};
-use super::{Manifests, Switch};
+use super::Manifests;
 use crate::config::{Retention, Rollup, Transactions, UpdateMode, WriteOptimization};
 use crate::documents::embedded::EmbeddedDocuments;
 use crate::documents::{Batch, Filter, Guard, Write};
@@ -99,20 +99,20 @@ fn row(n: u8, ov: i64, tenant: Option<&str>) -> Row {
 }
 
 impl Stage {
-    async fn prepare(&self, level: i32, settled: i64, rows: &[Row], switch: &Switch) -> Prepared {
+    async fn prepare(&self, level: i32, settled: i64, rows: &[Row]) -> Prepared {
         let mut packer = Packer::default();
         for row in rows {
             packer.push(&row.stored(), row).await.unwrap();
         }
         let packed = packer.finish().await.unwrap().unwrap();
         let writing = Writing { level, period: "2026-11".to_owned(), tenant: None, settled, now: minute(0) };
-        self.manifests.prepare(packed, &writing, switch, &[]).await.unwrap()
+        self.manifests.prepare(packed, &writing).await.unwrap()
     }
 
     /// Puts a manifest of these rows into use.
     async fn add(&self, level: i32, settled: i64, rows: &[Row]) -> String {
         let switch = self.manifests.switch().await.unwrap();
-        let prepared = self.prepare(level, settled, rows, &switch).await;
+        let prepared = self.prepare(level, settled, rows).await;
         let mut next = switch;
         next.rolls += 1;
         next.in_use.push(InUse::of(&prepared.entry, false));
@@ -227,7 +227,7 @@ async fn a_walk_goes_on_in_the_manifests_that_took_the_place_of_its_own() {
     rows.push(row(4, 0, None));
     let switch = manifests.switch().await.unwrap();
     let live = manifests.entries(&Scope::All).await.unwrap();
-    let prepared = stage.prepare(2, 130, &rows, &switch).await;
+    let prepared = stage.prepare(2, 130, &rows).await;
     let mut next = switch;
     live.entries.iter().for_each(|entry| next.retire(entry, minute(0)));
     next.in_use.push(InUse::of(&prepared.entry, false));
@@ -250,12 +250,14 @@ async fn of_an_item_that_is_taken_out_nothing_is_left() {
     let switch = manifests.switch().await.unwrap();
     let attempted = row(2, 13, None);
     stage.put(&attempted).await;
-    let late = stage.prepare(0, 140, &[attempted], &switch).await;
+    let late = stage.prepare(0, 140, &[attempted]).await;
     assert_eq!(manifests.rewrite_without(item(2)).await.unwrap(), 2);
     let mut next = switch;
     next.in_use.push(InUse::of(&late.entry, false));
     assert!(!manifests.commit(&[late], &next).await.unwrap());
-    assert!(manifests.rows_of(&Scope::All, item(2), VersionSelector::Latest).await.unwrap().is_empty());
+    let left = manifests.rows_of(&Scope::All, item(2), VersionSelector::Latest).await.unwrap();
+    assert!(left.iter().map(|row| row.ov).eq(0..13), "their numbers stay");
+    assert!(left.iter().all(|row| row.op == Op::Erased && row.actor.is_none() && row.reason.is_none()));
     for n in [1, 3] {
         assert_eq!(manifests.rows_of(&Scope::All, item(n), VersionSelector::Latest).await.unwrap().len(), 13);
     }
@@ -264,7 +266,9 @@ async fn of_an_item_that_is_taken_out_nothing_is_left() {
     for n in [1, 3] {
         assert_eq!(manifests.rewrite_without(item(n)).await.unwrap(), 2);
     }
-    assert_eq!((stage.objects().await, manifests.entries(&Scope::All).await.unwrap().entries.len()), (0, 0));
+    let rows: Vec<Row> = manifests.by_item(&Scope::All, None).try_collect().await.unwrap();
+    assert!(rows.len() == 39 && rows.iter().all(|row| row.op == Op::Erased));
+    assert_eq!(stage.objects().await, 2);
 }
 
 #[tokio::test]
@@ -272,18 +276,17 @@ async fn of_two_that_switch_from_one_state_one_does() {
     let (stage, _) = two_levels().await;
     let switch = stage.manifests.switch().await.unwrap();
     let rows = [row(7, 0, None)];
-    // The same rows are the same object, which both may use.
-    let (one, two) =
-        (stage.prepare(0, 150, &rows, &switch).await, stage.prepare(0, 150, &rows, &switch).await);
-    assert_eq!(one.entry, two.entry);
-    let other = stage.prepare(0, 150, &[row(8, 0, None)], &switch).await;
-    assert_ne!(one.entry.key, other.entry.key);
+    // Each attempt has a key of its own, also with the same rows.
+    let (one, two) = (stage.prepare(0, 150, &rows).await, stage.prepare(0, 150, &rows).await);
+    assert_ne!(one.entry.key, two.entry.key);
     let mut next = switch;
     next.in_use.push(InUse::of(&one.entry, false));
     assert!(stage.manifests.commit(&[one], &next).await.unwrap());
-    assert!(!stage.manifests.commit(&[two], &next).await.unwrap());
-    assert!(!stage.manifests.commit(&[other], &next).await.unwrap());
+    assert!(!stage.manifests.commit(std::slice::from_ref(&two), &next).await.unwrap());
+    assert_eq!(stage.objects().await, 4);
+    stage.manifests.give_up(&[two]).await.unwrap();
     assert_eq!(stage.manifests.entries(&Scope::All).await.unwrap().entries.len(), 3);
+    assert_eq!(stage.objects().await, 3, "that of the one that lost is gone");
 }
 
 #[tokio::test]

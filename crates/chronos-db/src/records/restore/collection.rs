@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use crate::clock::Moment;
 use crate::documents::{Direction, Filter, Scan};
 use crate::records::index::scope::Scope;
 use crate::records::model::VersionSelector;
@@ -140,6 +141,8 @@ impl super::Restorer {
             self.schema.ensure(scope).await?;
         }
         let mut counts = Restored { stable_cv: self.watermark.stable_cv().await?, ..Restored::default() };
+        // No head is read before this. The committer reads those again that are old by their turn.
+        let read_at = Moment::now(&*self.index.env.clock);
         if let VersionSelector::Cv(cv) = target
             && cv > counts.stable_cv
         {
@@ -167,7 +170,7 @@ impl super::Restorer {
         let moves = moves.map_ok(futures::stream::iter).try_flatten();
         // Enough of them under way at once fill a commit group.
         let done = moves
-            .map(|step| async move { self.carry_out(step?, options).await })
+            .map(|step| async move { self.carry_out(step?, read_at, options).await })
             .buffer_unordered(options.parallel.max(1));
         let mut done = std::pin::pin!(done);
         while let Some(change) = done.next().await {
@@ -242,7 +245,12 @@ impl super::Restorer {
         Ok(moves)
     }
 
-    async fn carry_out(self: &Arc<Self>, step: Move, options: &RestoreOptions) -> Result<fn(&mut Restored)> {
+    async fn carry_out(
+        self: &Arc<Self>,
+        step: Move,
+        read_at: Moment,
+        options: &RestoreOptions,
+    ) -> Result<fn(&mut Restored)> {
         let (head, op, meta, counted): (_, _, _, fn(&mut Restored)) = match step {
             Move::Stay => return Ok(|counts| counts.unchanged += 1),
             Move::Skip => return Ok(|counts| counts.skipped += 1),
@@ -268,7 +276,7 @@ impl super::Restorer {
         let prepared = Prepared {
             op,
             previous: Some(head),
-            read_at: self.index.env.clock.now(),
+            read_at,
             actor: options.write.actor.clone(),
             reason: options.write.reason.clone(),
             request_id: options.write.request_id.clone(),

@@ -50,6 +50,16 @@ pub(crate) struct Leaving<'f> {
     /// The item whose next row stays, and so all that come after it.
     stays: Option<ItemId>,
     pub(crate) damaged: u64,
+    pub(crate) kept: Kept,
+}
+
+/// Why rows stay that are not the newest of their items.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept {
+    /// The time of the oldest of them that is within the window.
+    pub(crate) oldest: Option<Timestamp>,
+    /// Some have left the window, and wait to be stored or counted.
+    pub(crate) is_some_waiting: bool,
 }
 
 impl<'f> Leaving<'f> {
@@ -77,6 +87,7 @@ impl<'f> Leaving<'f> {
             ready: VecDeque::new(),
             stays: None,
             damaged: 0,
+            kept: Kept::default(),
         }
     }
 
@@ -115,20 +126,22 @@ impl<'f> Leaving<'f> {
         }
         let mut ids: Vec<ItemId> = rows.iter().map(|packed| packed.row.id).collect();
         ids.dedup();
-        let heads = heads(&self.index, &ids).await?;
+        let heads = self.index.bare_heads(&ids).await?;
         for packed in rows {
             let row = &packed.row;
             if self.stays == Some(row.id) {
                 continue;
             }
-            let may_leave = !unreadable.contains(&row.id)
-                && heads.get(&row.id).is_some_and(|head| !head.erased && self.window.is_left(row, head))
-                && is_stored(row)
-                && self.is_followed(row).await?;
-            if may_leave {
+            let head = heads.get(&row.id).filter(|head| !head.erased && !unreadable.contains(&row.id));
+            let is_beyond = head.is_some_and(|head| self.window.is_left(row, head));
+            if is_beyond && is_stored(row) && self.is_followed(row).await? {
                 self.ready.push_back(packed);
-            } else {
-                self.stays = Some(row.id);
+                continue;
+            }
+            self.stays = Some(row.id);
+            self.kept.is_some_waiting |= is_beyond;
+            if head.is_some_and(|head| !is_beyond && row.ov < head.ov) {
+                self.kept.oldest = Some(self.kept.oldest.map_or(row.at, |oldest| oldest.min(row.at)));
             }
         }
         Ok(())
@@ -141,16 +154,6 @@ impl<'f> Leaving<'f> {
         }
         Ok(self.counted.get(tenant).is_some_and(|counted| row.cv <= *counted))
     }
-}
-
-/// The heads of these items, without what they hold.
-async fn heads(index: &RecordIndex, ids: &[ItemId]) -> Result<HashMap<ItemId, Head>> {
-    let scan = Scan {
-        filter: Filter::any_of("_id", ids.iter().map(|id| id.bson()).collect()),
-        without: ["payload", "fullShadow", "metaIndexed", "refs"].map(str::to_owned).to_vec(),
-        ..Scan::default()
-    };
-    index.scan_heads(scan).map_ok(|head| (head.id, head)).try_collect().await
 }
 
 /// Whether its payload is an object, and nothing of it waits to be one.

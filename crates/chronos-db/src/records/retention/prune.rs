@@ -9,7 +9,7 @@ use futures::stream::BoxStream;
 
 use super::report::Pruned;
 use super::retainer::Retainer;
-use crate::clock::sleep_until;
+use crate::clock::Moment;
 use crate::documents::{Batch, Direction, Filter, Guard, Outcome, Scan, Write};
 use crate::records::index::scope::Scope;
 use crate::records::index::{PRUNED, VOIDS, without_content};
@@ -20,11 +20,9 @@ use crate::{Result, Timestamp};
 
 /// Rows that are removed with one call.
 const BATCH: usize = 256;
-/// Rows that were written so long ago decide no race any more.
-const YOUNG_MILLIS: i64 = 60_000;
 /// How long a writer may have had a head in hand before it takes a number, and a little more; see
-/// `write/commit/group.rs`.
-const GRACE_MILLIS: i64 = 3_000;
+/// `write/commit/fresh.rs`.
+const GRACE: Duration = Duration::from_secs(3);
 /// Numbers that no version took decide races for writers that stood still, however long: a day is long.
 const VOIDS_MILLIS: i64 = 24 * 3_600_000;
 /// Objects of manifests that were merged into others stay so long, for readers that are under way.
@@ -82,7 +80,7 @@ impl Retainer {
     /// Removes the rows that are in a manifest as well. Returns how many.
     async fn remove_pending(self: &Arc<Self>, scope: &Scope) -> Result<u64> {
         // Heads that lagged are right by now, so whoever reads one from here on sees what leaves.
-        let begun = self.index.env.clock.now();
+        let begun = Moment::now(&*self.index.env.clock);
         let (mut rows, pending) = self.both(scope).await?;
         let Some(highest_cv) = rows.highest_cv else { return Ok(0) };
         // Before any of them goes: who follows the log looks into manifests from then on.
@@ -116,7 +114,7 @@ impl Retainer {
         if rows.is_empty() {
             return Ok(0);
         }
-        fence.pass(self, &rows).await?;
+        fence.pass(self).await?;
         let mut removed = 0;
         while !rows.is_empty() {
             let outcomes = self.remove_once(&rows).await?;
@@ -194,25 +192,21 @@ fn oldest(at: Timestamp) -> ObjectId {
     ObjectId::from_bytes(bytes)
 }
 
-/// What must have come to its end before a young row goes: it decides the race against a writer that read the
-/// head before it. Such a writer takes its number within the grace, and once every number up to that is
-/// settled, it has won or lost.
+/// What must have come to its end before a row goes: it decides the race against a writer that read the head before
+/// it. Such a writer takes its number within the grace, and once every number up to that is settled, it has won or
+/// lost. How old the row says it is does not matter: whoever's clock that was, it may have been set since.
 struct Fence {
-    begun: Timestamp,
+    /// All rows that may go were there, and in their heads.
+    begun: Moment,
     is_passed: bool,
 }
 
 impl Fence {
-    async fn pass(&mut self, retainer: &Retainer, rows: &[Row]) -> Result<()> {
+    async fn pass(&mut self, retainer: &Retainer) -> Result<()> {
         if self.is_passed {
             return Ok(());
         }
-        let now = retainer.index.documents.now().await?.as_millis();
-        let is_young = |row: &Row| now - row.row_id.timestamp().timestamp_millis() < YOUNG_MILLIS;
-        if !rows.iter().any(is_young) {
-            return Ok(());
-        }
-        sleep_until(&*retainer.index.env.clock, self.begun.plus_millis(GRACE_MILLIS)).await;
+        self.begun.passed(&*retainer.index.env.clock, GRACE).await;
         retainer.watermark.settled_cv().await?;
         self.is_passed = true;
         Ok(())

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use jiff::civil::DateTime;
 
-use super::leaving::{Leaving, Window};
+use super::leaving::{Kept, Leaving, Window};
+use super::looked::Looked;
 use super::report::{ManifestInfo, RolledUp};
 use super::retainer::Retainer;
 use crate::config::ManifestPeriod;
@@ -76,37 +77,50 @@ impl Retainer {
         dry_run: bool,
     ) -> Result<RolledUp> {
         for _ in 0..ATTEMPTS {
-            let begun = self.begin(scope).await?;
-            let (versions, damaged) = self.count(&begun, scope, followed).await?;
+            let mut begun = self.begin(scope).await?;
+            begun.window.settled = begun.window.settled.min(followed.common());
+            let looked = Looked { scope, window: begun.window, now: begun.now };
+            if self.is_known(&looked).await? {
+                return Ok(RolledUp::idle(dry_run));
+            }
+            let (versions, damaged, kept) = self.count(&begun, scope, followed).await?;
             let done = RolledUp { versions, damaged, dry_run, ..RolledUp::default() };
+            let is_all = damaged == 0 && !kept.is_some_waiting;
             if versions == 0 || dry_run {
+                if is_all && !dry_run {
+                    self.note_looked(&looked, kept).await?;
+                }
                 return Ok(done);
             }
             let target = begun.target(versions, level_rows, self.index.settings.rollup.period);
             let (prepared, versions) = self.write(&begun, &target, scope, followed).await?;
             self.index.env.fail.hit("roll_up.before_switch")?;
             if self.commit_roll_up(&begun, &target, &prepared).await? {
+                if is_all {
+                    self.note_looked(&looked, kept).await?;
+                }
                 let manifests = prepared.iter().map(|one| ManifestInfo::new(&one.entry, true)).collect();
                 return Ok(RolledUp { versions, manifests, merged: target.merged.len() as u64, ..done });
             }
+            self.manifests.give_up(&prepared).await?;
         }
         Err(Error::storage("others never stopped changing the manifests; calling it again goes on")
             .retryable())
     }
 
-    /// How many rows would be rolled up, and how many are damaged.
+    /// How many rows would be rolled up, how many are damaged, and what stays.
     async fn count(
         self: &Arc<Self>,
         begun: &Beginning,
         scope: &Scope,
         followed: &dyn Followed,
-    ) -> Result<(u64, u64)> {
+    ) -> Result<(u64, u64, Kept)> {
         let mut new = self.new_rows(begun, scope, followed);
         let mut count = 0;
         while new.next().await?.is_some() {
             count += 1;
         }
-        Ok((count, new.leaving.damaged))
+        Ok((count, new.leaving.damaged, new.leaving.kept))
     }
 
     pub(super) fn new_rows<'f>(
@@ -140,7 +154,7 @@ impl Retainer {
             now: begun.now,
         };
         let mut parts =
-            Parts { retainer: self, begun, writing, packer: Packer::default(), last: None, done: Vec::new() };
+            Parts { retainer: self, writing, packer: Packer::default(), last: None, done: Vec::new() };
         let mut versions = 0;
         loop {
             let first = match (&next_new, &next_old) {
@@ -261,7 +275,6 @@ fn name_of(period: ManifestPeriod, at: DateTime) -> String {
 /// Manifests of one run, written one after the other.
 struct Parts<'a> {
     retainer: &'a Retainer,
-    begun: &'a Beginning,
     writing: Writing,
     packer: Packer,
     last: Option<ItemId>,
@@ -280,10 +293,7 @@ impl Parts<'_> {
 
     async fn end(&mut self) -> Result<()> {
         if let Some(packed) = std::mem::take(&mut self.packer).finish().await? {
-            let taken: Vec<String> = self.done.iter().map(|one| one.entry.key.clone()).collect();
-            let prepared =
-                self.retainer.manifests.prepare(packed, &self.writing, &self.begun.switch, &taken).await?;
-            self.done.push(prepared);
+            self.done.push(self.retainer.manifests.prepare(packed, &self.writing).await?);
         }
         Ok(())
     }

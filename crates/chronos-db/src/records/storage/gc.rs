@@ -109,7 +109,7 @@ impl Collector {
                 if note.get_datetime("notedAt").is_ok_and(|at| Timestamp::from(*at) > before) {
                     continue;
                 }
-                match self.manifests.collect_note(&note).await {
+                match self.manifests.collect_note(&note, true).await {
                     Ok(Some(is_removed)) => done.orphans += u64::from(is_removed),
                     Ok(None) => done.passes(&note),
                     Err(error) => failed = failed.or(Some(error)),

@@ -10,8 +10,6 @@ pub(crate) struct Past {
     pub(crate) cv: AtomicI64,
     /// Some of it was settled without its heads, by a user who may not write.
     pub(crate) heads_lag: AtomicBool,
-    /// The highest number of a row that has left the index, as far as is known.
-    pub(crate) pruned: AtomicI64,
 }
 
 impl Past {
@@ -27,7 +25,6 @@ impl Default for Past {
             until: AtomicI64::new(i64::MIN),
             cv: AtomicI64::new(-1),
             heads_lag: AtomicBool::new(false),
-            pruned: AtomicI64::new(-1),
         }
     }
 }

@@ -9,6 +9,7 @@ use super::commit::Prepared;
 use super::ready::{Attempt, Uploading, Uploads};
 use super::unique::Unique;
 use super::writer::Writer;
+use crate::clock::Moment;
 use crate::documents::DocumentStore;
 use crate::json::Map;
 use crate::records::document::merge::merge;
@@ -164,7 +165,7 @@ impl Piece {
         let change = self.change(head.is_some());
         let call = WriteCall { id, change: &change, options: &self.options, scope: &self.scope, lock: None };
         let attempt =
-            Attempt { head: head.as_ref(), read_at: self.writer.index.env.clock.now(), place: None };
+            Attempt { head: head.as_ref(), read_at: Moment::now(&*self.writer.index.env.clock), place: None };
         self.writer.prepare_change(call, attempt).await.map(drop).map_err(|error| self.named(error))
     }
 
@@ -186,7 +187,7 @@ impl Piece {
 
     async fn ready_unnamed(&mut self, others: &[Self]) -> Result<Readiness> {
         let others: Vec<&Self> = others.iter().filter(|other| self.is_of_same_item(other)).collect();
-        let read_at = self.writer.index.env.clock.now();
+        let read_at = Moment::now(&*self.writer.index.env.clock);
         let mut head = None;
         if let Some(unique) = &self.unique {
             let (found, locked) = futures::future::try_join(

@@ -9,6 +9,7 @@ use super::own_tenant;
 use super::ready::{Attempt, Ready, UploadPlace};
 use super::unique::check_unique;
 use super::writer::Writer;
+use crate::clock::Moment;
 use crate::config::UpdateMode;
 use crate::json::Map;
 use crate::objects::keys;
@@ -21,7 +22,7 @@ use crate::records::document::{heavy, indexing};
 use crate::records::index::scope::TENANT;
 use crate::records::model::{BlobRef, Head, ItemId, Op, Payload, VersionMeta};
 use crate::records::storage::payload_store::ObjectBuckets;
-use crate::{Error, Json, Result, Timestamp};
+use crate::{Error, Json, Result};
 
 /// The largest payload without object storage: it stays in its row for ever, and MongoDB's documents end at
 /// 16 MiB.
@@ -318,7 +319,7 @@ impl Writer {
 }
 
 /// What the caller says of a version, and what it follows.
-fn fill(prepared: Prepared, head: Option<&Head>, options: &WriteOptions, read_at: Timestamp) -> Prepared {
+fn fill(prepared: Prepared, head: Option<&Head>, options: &WriteOptions, read_at: Moment) -> Prepared {
     Prepared {
         previous: head.cloned(),
         read_at,

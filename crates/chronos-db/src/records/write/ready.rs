@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::commit::Prepared;
 use crate::Timestamp;
+use crate::clock::Moment;
 use crate::records::model::{Head, VersionMeta};
 use crate::records::storage::notes::Noted;
 
@@ -11,8 +12,8 @@ use crate::records::storage::notes::Noted;
 #[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) head: Option<&'a Head>,
-    /// When the head was read, by this process's clock.
-    pub(super) read_at: Timestamp,
+    /// When the head was read.
+    pub(super) read_at: Moment,
     /// Where an earlier attempt has stored what is too big to ride.
     pub(super) place: Option<&'a UploadPlace>,
 }

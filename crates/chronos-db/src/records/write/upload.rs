@@ -96,7 +96,7 @@ impl Writer {
 /// The objects of a change that does not ride: its blobs and item.json, which the change names from now on.
 fn objects_of(prepared: &mut Prepared, body: &Body, uploads: &mut Uploads) -> Vec<InlineObject> {
     let previous = prepared.previous.as_ref();
-    let at = prepared.at.unwrap_or(*uploads.at.get_or_insert(prepared.read_at));
+    let at = prepared.at.unwrap_or(*uploads.at.get_or_insert(prepared.read_at.at()));
     // The numbers of a version are not known before its commit; readers compose them from the index.
     let system = System {
         ov: prepared.ov(),

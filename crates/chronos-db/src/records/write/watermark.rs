@@ -9,7 +9,6 @@ use crate::records::index::RecordIndex;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -18,7 +17,7 @@ use futures::TryStreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::documents::{Direction, Filter, Scan, within};
-use crate::records::index::{CV, PRUNED, STABLE, without_content};
+use crate::records::index::{CV, STABLE, without_content};
 use crate::records::model::{ItemId, Op, int, number};
 use crate::{Result, Timestamp};
 
@@ -214,21 +213,12 @@ impl Watermark {
 
     /// The last number given out, and the mark.
     pub(super) async fn counter(&self) -> Result<(Option<i64>, Option<i64>)> {
-        let ids = [CV, STABLE, PRUNED].map(Bson::from).to_vec();
+        let ids = [CV, STABLE].map(Bson::from).to_vec();
         let found = self.index.documents.get(&self.index.names.counter, ids).await?;
         let value = |id: &str| {
             found.iter().find(|doc| doc.get_str("_id").ok() == Some(id)).and_then(|doc| number(doc, "value"))
         };
-        if let Some(pruned) = value(PRUNED) {
-            self.past.pruned.fetch_max(pruned, Ordering::AcqRel);
-        }
         Ok((value(CV), value(STABLE)))
-    }
-
-    /// Whether rows behind this number may have left the index, as far as was known when the numbers were last
-    /// settled. A follower that was past them then need not ask.
-    pub(crate) fn may_lack_rows(&self, after: i64) -> bool {
-        after < self.past.pruned.load(Ordering::Acquire)
     }
 
     /// Moves the mark as far as that needs no waiting, so that those who look have little to follow.

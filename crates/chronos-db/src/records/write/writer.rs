@@ -15,6 +15,7 @@ use super::lock::{ItemLock, Locks};
 use super::outcome::WriteOutcome;
 use super::ready::{Attempt, Uploading, Uploads};
 use super::schema::Schema;
+use crate::clock::Moment;
 use crate::records::index::RecordIndex;
 use crate::records::model::Head;
 use crate::records::read::Reader;
@@ -78,7 +79,7 @@ impl Writer {
     async fn attempts(self: &Arc<Self>, call: WriteCall<'_>, uploads: &mut Uploads) -> Result<WriteOutcome> {
         let mut turn = self.turns.take(call.id).await;
         for _ in 0..ATTEMPTS {
-            let read_at = self.index.env.clock.now();
+            let read_at = Moment::now(&*self.index.env.clock);
             let head = match self.current_head(call).await? {
                 CurrentHead::Head(head) => Some(*head),
                 CurrentHead::Nothing => None,
@@ -105,7 +106,7 @@ impl Writer {
                 // That took its time: another version would be noticed only by the commit, after a number was
                 // spent.
                 Uploading::Done | Uploading::There => {
-                    let read_at = self.index.env.clock.now();
+                    let read_at = Moment::now(&*self.index.env.clock);
                     match (&head, self.index.head_or_row(call.id).await?) {
                         (None, None) => {}
                         (Some(head), Some(now)) if now.cv == head.cv && now.row == head.row => {}

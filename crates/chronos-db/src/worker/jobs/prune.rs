@@ -26,6 +26,10 @@ impl Job for Prune {
         EVERY
     }
 
+    fn is_always_due(&self) -> bool {
+        true
+    }
+
     fn is_for(&self, subject: &Subject) -> bool {
         let Subject::Collection(collection) = subject else { return false };
         let settings = &collection.workers.index.settings;

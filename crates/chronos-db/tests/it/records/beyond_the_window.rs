@@ -101,7 +101,7 @@ impl World {
                 }
             }
         }
-        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(users.flush(TIMEOUT * 10).await.unwrap(), 0);
         Self { items, changes }
     }
 
@@ -219,7 +219,7 @@ async fn rows(store: &Store, users: &Collection) -> usize {
 /// N-20.
 async fn nothing_that_is_asked_changes_its_answer_by_a_prune(p: &Pairing) {
     for (seed, keep, changes) in [(1, 1, 70), (2, 3, 50)] {
-        let store = p.opening().with(&keeping(keep)).without_cache().open();
+        let store = p.opening().with(&keeping(keep)).hurried().without_cache().open();
         let users = store.collection(&format!("kept{keep}"));
         let world = World::new(&users, seed, changes).await;
         let before = world.ask(&users).await;
@@ -237,7 +237,7 @@ async fn nothing_that_is_asked_changes_its_answer_by_a_prune(p: &Pairing) {
             let at = minute(changes + i64::try_from(n).unwrap());
             users.replace(id, json!({ "n": n, "colour": "black" })).at(at).await.ok();
         }
-        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(users.flush(TIMEOUT * 10).await.unwrap(), 0);
         users.prune().await.unwrap();
         let later = world.ask(&users).await;
         for (question, answer) in before.iter().filter(|(question, _)| question.contains(" at ")) {
@@ -256,7 +256,7 @@ async fn deep(users: &Collection, items: usize, versions: i64) -> Vec<ItemId> {
         let updates = ids.iter().map(|id| users.update(id, json!({ "v": v })).into_future());
         futures::future::try_join_all(updates).await.unwrap();
     }
-    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT * 10).await.unwrap(), 0);
     ids
 }
 
@@ -265,7 +265,7 @@ type Calls = (Vec<(documents::Call, u64)>, Vec<(objects::Call, u64)>);
 async fn an_old_version_costs_one_ranged_read_and_a_kept_one_nothing_more(p: &Pairing) {
     let (on_documents, on_objects) = (Counting::new(), Counting::new());
     let store =
-        p.opening().with(&keeping(2)).documents(&on_documents).objects(&on_objects).without_cache().open();
+        p.opening().with(&keeping(2)).documents(&on_documents).objects(&on_objects).hurried().without_cache().open();
     let mut costs = Vec::new();
     for (name, items, versions) in [("few", 3, 4), ("many", 30, 40)] {
         let users = store.collection(name);
@@ -292,7 +292,7 @@ async fn an_old_version_costs_one_ranged_read_and_a_kept_one_nothing_more(p: &Pa
 
 /// A collection of which all but the newest versions are in one manifest, and the manifest's key.
 async fn pruned(p: &Pairing) -> (Store, Collection, Vec<ItemId>, String) {
-    let store = p.opening().with(&keeping(1)).without_cache().open();
+    let store = p.opening().with(&keeping(1)).hurried().without_cache().open();
     let users = store.users();
     let ids = deep(&users, 3, 4).await;
     users.prune().await.unwrap();
@@ -353,7 +353,7 @@ async fn items_and_collections_are_restored_to_versions_beyond_the_window(p: &Pa
 }
 
 async fn a_log_that_is_imported_again_finds_what_left_the_index(p: &Pairing) {
-    let users = p.open_with(&keeping(1)).users();
+    let users = p.opening().with(&keeping(1)).hurried().open().users();
     let log = |named: bool| {
         let line = |n: i64| {
             let kind = if n < 3 { "create" } else { "update" };
@@ -381,7 +381,7 @@ async fn a_log_that_is_imported_again_finds_what_left_the_index(p: &Pairing) {
             first.iter().all(|line| matches!(line, Ok(chronos_db::ImportOutcome::Written(_)))),
             "{first:?}"
         );
-        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(users.flush(TIMEOUT * 10).await.unwrap(), 0);
         users.prune().await.unwrap();
         let versions = users.verify().await.unwrap().versions;
         let again = import().await;
@@ -396,7 +396,7 @@ async fn objects_that_only_a_manifest_names_are_no_orphans(p: &Pairing) {
         config["inlineMaxBytes"] = 100.into();
         config
     });
-    let store = store.without_cache().open();
+    let store = store.hurried().without_cache().open();
     let users = store.users();
     let id = users.create(json!({ "text": "large ".repeat(100) })).await.unwrap().id;
     let row = &store.stored(&users, "ver").await[0];
@@ -407,7 +407,7 @@ async fn objects_that_only_a_manifest_names_are_no_orphans(p: &Pairing) {
         "notedAt": bson::DateTime::from_millis(0), "objects": [{ "bucket": bucket, "key": key }],
     };
     users.update(&id, json!({ "text": "small" })).await.unwrap();
-    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(users.flush(TIMEOUT * 10).await.unwrap(), 0);
     users.prune().await.unwrap();
     assert_eq!(rows(&store, &users).await, 1);
     store.put(&users, "gc", note).await;
@@ -416,10 +416,10 @@ async fn objects_that_only_a_manifest_names_are_no_orphans(p: &Pairing) {
 }
 
 async fn a_reader_meets_a_prune_of_another_and_sees_no_hole(p: &Pairing) {
-    let writer = p.open_with(&keeping(1)).users();
+    let writer = p.opening().with(&keeping(1)).hurried().open().users();
     let ids = deep(&writer, 12, 20).await;
     // One that has its own connections, and prunes nothing by itself.
-    let reader = p.opening().without_cache().open().users();
+    let reader = p.opening().hurried().without_cache().open().users();
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let pruning = {
         let done = done.clone();
@@ -456,14 +456,14 @@ async fn a_reader_meets_a_prune_of_another_and_sees_no_hole(p: &Pairing) {
 
 async fn an_item_in_many_manifests_costs_one_ranged_read_a_level(p: &Pairing) {
     let on_objects = Counting::new();
-    let store = p.opening().with(&keeping(1)).objects(&on_objects).without_cache().open();
+    let store = p.opening().with(&keeping(1)).objects(&on_objects).hurried().without_cache().open();
     let users = store.users();
     let ids = deep(&users, 4, 2).await;
     for v in 2..12 {
         for id in &ids {
             users.update(id, json!({ "v": v })).await.unwrap();
         }
-        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+        assert_eq!(users.flush(TIMEOUT * 10).await.unwrap(), 0);
         users.prune().level_rows(4).await.unwrap();
     }
     let manifests = users.manifests().await.unwrap();
@@ -485,7 +485,7 @@ async fn an_item_in_many_manifests_costs_one_ranged_read_a_level(p: &Pairing) {
 async fn tenants_that_share_a_database_see_their_own_past_alone(p: &Pairing) {
     let mut config = keeping(1);
     config["databases"] = p.one_database();
-    let store = p.opening().with(&config).without_cache().open();
+    let store = p.opening().with(&config).hurried().without_cache().open();
     let of = |tenant: &str| store.with(chronos_db::Route::runtime().tenant(tenant).collection("users"));
     let (acme, globex) = (of("acme"), of("globex"));
     let (ours, theirs) = (deep(&acme, 2, 4).await, deep(&globex, 2, 4).await);
@@ -512,10 +512,10 @@ async fn tenants_that_share_a_database_see_their_own_past_alone(p: &Pairing) {
 
 /// It would close numbers that have their versions.
 async fn what_left_the_index_while_a_process_stood_still_is_no_gap(p: &Pairing) {
-    let writer = p.open_with(&keeping(1)).users();
+    let writer = p.opening().with(&keeping(1)).hurried().open().users();
     let ids = deep(&writer, 4, 20).await;
     let held = Holding::new();
-    let store = p.opening().documents(&held).open();
+    let store = p.opening().hurried().documents(&held).open();
     let reader = store.users();
     // It has read the mark, and looks at the rows behind it when the time has come.
     held.hold(documents::Call::Now, 0);

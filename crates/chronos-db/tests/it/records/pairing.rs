@@ -13,7 +13,7 @@ use chronos_db::{Chronos, Collection, Env, ErrorKind, ItemId, Json, Result, Rout
 use futures::TryStreamExt as _;
 use parking_lot::Mutex;
 use tempfile::TempDir;
-use test_support::{Layer, Meter, Selective, servers};
+use test_support::{HurriedClock, Layer, Meter, Selective, servers};
 
 use crate::gauges;
 
@@ -266,6 +266,11 @@ impl Opening<'_> {
     pub(crate) fn configured(mut self, config: &Json) -> Self {
         self.builder = Chronos::builder(Config::parse(&config.to_string(), self.pairing.folder()).unwrap());
         self
+    }
+
+    /// By a [`HurriedClock`], which all that open the same stores have to go by.
+    pub(crate) fn hurried(self) -> Self {
+        self.env(Env { clock: Arc::new(HurriedClock), ..Env::default() })
     }
 
     pub(crate) fn env(mut self, env: Env) -> Self {

@@ -21,13 +21,8 @@ const IMPORT_AHEAD_MILLIS: i64 = 5 * 60 * 1000;
 /// Which shares of a call's time the commit may take, and finding out what became of it if its answer does
 /// not come.
 pub(super) const COMMITTING: f64 = 0.7;
+const LOOKING: f64 = 0.2;
 pub(super) const SETTLING: f64 = 0.3;
-
-/// Without versioning: the oldest head a change may follow. Far less than the time superseded rows stay.
-const STALE_MILLIS: i64 = 10_000;
-/// The same where versions that left the window go out of the index: less than a prune waits (see
-/// `records/retention/prune.rs`).
-const STALE_BOUNDED_MILLIS: i64 = 2_000;
 
 /// What the group's numbers made of one member.
 #[derive(Debug)]
@@ -41,6 +36,8 @@ pub(super) enum Built {
     Rejected(CommitError),
     /// The item is beyond the number; it became a VOID.
     Behind,
+    /// The number came so late that the head must be read again; it became a VOID.
+    Stale,
 }
 
 /// What became of the members of a group, by their places in it.
@@ -49,6 +46,8 @@ struct Sorted {
     answers: Vec<(usize, Result<Committed, CommitError>)>,
     /// They need another number.
     again: Vec<usize>,
+    /// They need another number, and their heads read again.
+    stale: Vec<usize>,
     /// Items whose heads lag behind the row.
     lagging: Vec<ItemId>,
     /// Numbers that no row took.
@@ -61,6 +60,7 @@ impl Sorted {
         for (index, built) in built.into_iter().enumerate() {
             match built {
                 Built::Behind => sorted.again.push(index),
+                Built::Stale => sorted.stale.push(index),
                 Built::Rejected(refused) => sorted.answers.push((index, Err(refused))),
                 Built::Version { row, head, at } => match &outcomes[at] {
                     Outcome::Applied => {
@@ -87,6 +87,9 @@ impl Sorted {
     }
 }
 
+/// Who waits for what became of a change.
+type Reply = tokio::sync::oneshot::Sender<Result<Committed, CommitError>>;
+
 /// The rows as they went out, kept for the case that the answer is lost.
 type Ledger = Arc<Mutex<Vec<Built>>>;
 
@@ -97,8 +100,12 @@ impl Committer {
         self: &Arc<Self>,
         members: Vec<PendingCommit>,
     ) -> (Vec<PendingCommit>, Option<RangeInclusive<i64>>) {
+        let members = with_share(LOOKING, self.with_fresh_heads(members)).await;
+        if members.is_empty() {
+            return (Vec::new(), None);
+        }
         let (prepared, replies): (Vec<_>, Vec<_>) =
-            members.into_iter().map(|m| (m.prepared, m.reply)).unzip();
+            members.into_iter().map(|m| (m.prepared, (m.reply, m.delays))).unzip();
         let prepared = Arc::new(prepared);
         let ledger = Ledger::default();
         let result = with_share(COMMITTING, self.attempt(&prepared, &ledger)).await;
@@ -107,7 +114,7 @@ impl Committer {
             Ok(done) => done,
             Err(error) if built.is_empty() => {
                 // Not even numbers were given out, or they are lost: no row can exist.
-                for reply in replies {
+                for (reply, _) in replies {
                     let _ = reply.send(Err(CommitError::Failed(error.clone())));
                 }
                 return (Vec::new(), None);
@@ -119,7 +126,7 @@ impl Committer {
         let numbers = sequence.first..=sequence.first + i64::from(sequence.count) - 1;
         let mut sorted = Sorted::of(built, &outcomes);
         let is_settled = self.mend(&prepared, &mut sorted).await;
-        (self.answer(prepared, replies, sorted.answers, sorted.again), is_settled.then_some(numbers))
+        (self.answer(prepared, replies, sorted), is_settled.then_some(numbers))
     }
 
     /// Mends what the outcomes leave behind: heads that lag, numbers without a row, a counter that is behind.
@@ -201,7 +208,7 @@ impl Committer {
             return Built::Behind;
         }
         if self.is_stale(prepared) {
-            return Built::Rejected(CommitError::Conflict);
+            return Built::Stale;
         }
         let at = match time_of(prepared, now) {
             Ok(at) => at,
@@ -225,19 +232,6 @@ impl Committer {
         };
         batch.push_after(at, &self.index.names.head, put);
         Built::Version { row: Box::new(row), head: Box::new(head), at }
-    }
-
-    /// Where superseded rows go, they decide races for a while only; a head that was read before that must be
-    /// read again.
-    fn is_stale(&self, prepared: &Prepared) -> bool {
-        let age = self.index.env.clock.now().as_millis() - prepared.read_at.as_millis();
-        let settings = &self.index.settings;
-        let oldest = match (settings.versioning, settings.retention.is_bounded()) {
-            (false, _) => STALE_MILLIS,
-            (true, true) => STALE_BOUNDED_MILLIS,
-            (true, false) => return false,
-        };
-        prepared.previous.is_some() && age > oldest
     }
 
     /// The row and the head of a change that got its number and time.
@@ -305,16 +299,15 @@ impl Committer {
     fn answer(
         self: &Arc<Self>,
         prepared: Arc<Vec<Prepared>>,
-        replies: Vec<tokio::sync::oneshot::Sender<Result<Committed, CommitError>>>,
-        answers: Vec<(usize, Result<Committed, CommitError>)>,
-        again: Vec<usize>,
+        replies: Vec<(Reply, u32)>,
+        sorted: Sorted,
     ) -> Vec<PendingCommit> {
         let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
-        for (index, answer) in answers {
+        for (index, answer) in sorted.answers {
             if let Ok(committed) = &answer {
                 self.follow_up(committed);
             }
-            if let Some(reply) = replies[index].take() {
+            if let Some((reply, _)) = replies[index].take() {
                 // A caller that gave up still has its version; it shows in the history.
                 let _ = reply.send(answer);
             }
@@ -322,8 +315,10 @@ impl Committer {
         // The closure that shared the members is gone, so they can be taken back.
         let mut prepared: Vec<_> =
             Arc::into_inner(prepared).unwrap_or_default().into_iter().map(Some).collect();
-        let back = again.into_iter().filter_map(|index| {
-            Some(PendingCommit { prepared: prepared.get_mut(index)?.take()?, reply: replies[index].take()? })
+        let again = sorted.again.into_iter().map(|index| (index, 0));
+        let back = again.chain(sorted.stale.into_iter().map(|index| (index, 1))).filter_map(|(index, late)| {
+            let (reply, delays) = replies[index].take()?;
+            Some(PendingCommit { prepared: prepared.get_mut(index)?.take()?, delays: delays + late, reply })
         });
         back.collect()
     }
@@ -341,7 +336,7 @@ impl Committer {
     async fn settle_unknown(
         self: &Arc<Self>,
         built: Vec<Built>,
-        replies: Vec<tokio::sync::oneshot::Sender<Result<Committed, CommitError>>>,
+        replies: Vec<(Reply, u32)>,
         error: Error,
     ) -> Vec<PendingCommit> {
         let cvs: Vec<i64> = built
@@ -356,10 +351,10 @@ impl Committer {
             Ok(()) => self.index.documents.get(&self.index.names.ver, ids).await,
             Err(error) => Err(error),
         };
-        for (built, reply) in built.into_iter().zip(replies) {
+        for (built, (reply, _)) in built.into_iter().zip(replies) {
             let answer = match (built, &found) {
                 (Built::Rejected(refused), _) => Err(refused),
-                (Built::Behind, _) => Err(CommitError::Failed(error.clone().retryable())),
+                (Built::Behind | Built::Stale, _) => Err(CommitError::Failed(error.clone().retryable())),
                 (Built::Version { row, head, .. }, Ok(found)) => {
                     if found.iter().any(|doc| doc.get_object_id("_id").ok() == Some(row.row_id)) {
                         if let Err(error) = self.index.roll_forward(row.id).await {
@@ -381,10 +376,10 @@ impl Committer {
         Vec::new()
     }
 
-    /// Whether a row that is not there may have been, and gone out of the index as beyond the window: its item is
-    /// past it, and nothing else has its place.
+    /// Whether a row that is not there may have been, and gone out of the index as beyond the window, which is for
+    /// any process to say: its item is past it, and nothing else has its place.
     async fn may_have_left(&self, row: &Row) -> bool {
-        if !self.index.settings.retention.is_bounded() || !self.index.settings.versioning {
+        if !self.index.settings.versioning {
             return false;
         }
         let looked = futures::future::try_join(self.index.head(row.id), self.index.row(row.id, row.ov)).await;

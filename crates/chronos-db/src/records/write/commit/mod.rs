@@ -3,6 +3,7 @@
 //! A version exists exactly if its row is in `<c>_ver`. Two unique indexes decide every race, `(itemId, ov)`
 //! and `cv`; heads follow the rows.
 
+mod fresh;
 mod group;
 pub(crate) mod transaction;
 
@@ -13,6 +14,7 @@ use bson::oid::ObjectId;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 
+use crate::clock::Moment;
 use crate::records::document::payload::Body;
 use crate::records::index::RecordIndex;
 use crate::records::model::{Head, ImportMark, InlineObject, ItemId, Op, Row, VersionMeta};
@@ -35,8 +37,8 @@ pub(crate) struct Prepared {
     pub(crate) id: ItemId,
     pub(crate) op: Op,
     pub(crate) previous: Option<Head>,
-    /// When `previous` was read, by this process's clock.
-    pub(crate) read_at: Timestamp,
+    /// When `previous` was read, or that there is none.
+    pub(crate) read_at: Moment,
     /// The document that rides in the row; none where the payload is shared with an earlier version or stored
     /// already.
     pub(crate) body: Option<Body>,
@@ -73,7 +75,7 @@ impl Prepared {
             id,
             op: Op::Update,
             previous: None,
-            read_at: Timestamp::default(),
+            read_at: Moment::default(),
             body,
             meta,
             inline_objects,
@@ -119,6 +121,8 @@ pub(crate) enum CommitError {
 
 struct PendingCommit {
     prepared: Prepared,
+    /// How often its head was too old when it had its number.
+    delays: u32,
     reply: oneshot::Sender<Result<Committed, CommitError>>,
 }
 
@@ -221,7 +225,7 @@ impl Committer {
     /// Commits a change in the next group.
     pub(crate) async fn commit(self: &Arc<Self>, prepared: Prepared) -> Result<Committed, CommitError> {
         let (reply, answer) = oneshot::channel();
-        self.queue.lock().waiting.push(PendingCommit { prepared, reply });
+        self.queue.lock().waiting.push(PendingCommit { prepared, delays: 0, reply });
         self.dispatch();
         answer.await.unwrap_or_else(|_| {
             let message = "the write was given up, by a panic or the end of the runtime; whether it took place shows in the item's history";

@@ -246,6 +246,8 @@ impl Transaction {
                 Built::Version { row, head, at } => (row, head, at),
                 Built::Rejected(refused) => return Ended::Refused(refused),
                 Built::Behind => return Ended::Again,
+                // Who made them ready reads their heads again.
+                Built::Stale => return Ended::Refused(CommitError::Conflict),
             };
             // Another member, which became no version, left nothing to send.
             let (Some(inserted), Some(put)) = (outcomes.get(at), outcomes.get(at + 1)) else { continue };
@@ -290,7 +292,7 @@ impl Transaction {
     async fn settle(&self, built: Vec<Built>, error: Error) -> Ended {
         let versions = built.into_iter().filter_map(|built| match built {
             Built::Version { row, head, .. } => Some(Committed { row: *row, head: *head }),
-            Built::Rejected(_) | Built::Behind => None,
+            Built::Rejected(_) | Built::Behind | Built::Stale => None,
         });
         let versions: Vec<Committed> = versions.collect();
         match self.landed(&versions).await {
