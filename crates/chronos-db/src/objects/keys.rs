@@ -284,10 +284,11 @@ pub fn parse_manifest(key: &str) -> Option<ManifestKey> {
     let name = segments.next()?.strip_prefix("snapshot-")?;
     let (cv, _) = name.split_once('.')?;
     let suffix = split_file(name, cv, "json.gz")?;
-    let (cv, attempt) = match cv.len().checked_sub(RANDOM_DIGITS).filter(|digits| *digits > 0 && suffix.is_none()) {
-        Some(digits) => (cv.get(..digits)?, Some(cv.get(digits..)?.parse().ok()?)),
-        None => (cv, None),
-    };
+    let (cv, attempt) =
+        match cv.len().checked_sub(RANDOM_DIGITS).filter(|digits| *digits > 0 && suffix.is_none()) {
+            Some(digits) => (cv.get(..digits)?, Some(cv.get(digits..)?.parse().ok()?)),
+            None => (cv, None),
+        };
     let cv = cv.parse().ok()?;
     let made = match attempt {
         Some(random) => manifest_of_attempt(&collection, year, month, cv, random),

@@ -125,7 +125,8 @@ impl Manifests {
             let own = rows.iter().filter(|packed| packed.row.id == id).map(|packed| packed.row.row_id);
             let own: Vec<_> = own.collect();
             // Those that were rolled up, and not pruned yet, have their stubs there.
-            let in_index = if own.is_empty() { HashMap::new() } else { self.index.ops_of(own.into_iter()).await? };
+            let in_index =
+                if own.is_empty() { HashMap::new() } else { self.index.ops_of(own.into_iter()).await? };
             for PackedRow { row, stored } in rows {
                 if row.id != id {
                     packer.push(&stored, &row).await?;

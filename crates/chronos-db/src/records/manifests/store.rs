@@ -82,9 +82,7 @@ impl Manifests {
     pub(crate) async fn prepare(&self, packed: Packed, writing: &Writing) -> Result<Prepared> {
         let bucket = self.bucket()?;
         for _ in 0..KEYS {
-            if let Some(prepared) =
-                self.prepare_at(&bucket, self.key(writing)?, &packed, writing).await?
-            {
+            if let Some(prepared) = self.prepare_at(&bucket, self.key(writing)?, &packed, writing).await? {
                 return Ok(prepared);
             }
         }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bson::oid::ObjectId;
 use futures::TryStreamExt as _;
 
+use super::Manifests;
 use super::live::InUse;
 use super::pack::Packer;
 use super::store::{Prepared, Writing};
-use super::Manifests;
 use crate::config::{Retention, Rollup, Transactions, UpdateMode, WriteOptimization};
 use crate::documents::embedded::EmbeddedDocuments;
-use crate::documents::{Batch, Filter, Guard, Write};
+use crate::documents::{Batch, Filter, Guard, Scan, Write};
 use crate::objects::{ObjectStorage, StoreObjects};
 use crate::records::document::rules::VersionRules;
 use crate::records::index::scope::Scope;
@@ -287,6 +287,50 @@ async fn of_two_that_switch_from_one_state_one_does() {
     stage.manifests.give_up(&[two]).await.unwrap();
     assert_eq!(stage.manifests.entries(&Scope::All).await.unwrap().entries.len(), 3);
     assert_eq!(stage.objects().await, 3, "that of the one that lost is gone");
+}
+
+#[tokio::test]
+async fn a_manifest_with_a_key_of_an_earlier_version_is_read_and_goes_when_it_is_retired() {
+    let stage = stage();
+    let manifests = &stage.manifests;
+    let prepared = stage.prepare(0, 150, &[row(1, 0, None)]).await;
+    let bytes = stage.bucket.get(&prepared.entry.key).await.unwrap().unwrap();
+    let mut entry = prepared.entry.clone();
+    manifests.give_up(&[prepared]).await.unwrap();
+    "__manifests__/users/2026/11/snapshot-150.json.gz".clone_into(&mut entry.key);
+    entry.id = format!("{}#{}", entry.key, &entry.sha256[..16]);
+    stage.bucket.put(&entry.key, bytes, Default::default()).await.unwrap();
+    let mut batch = Batch::new();
+    batch.push(&manifests.index.names.manifests, Write::put(entry.stored(), Guard::Any));
+    manifests.index.documents.apply(batch).await.unwrap();
+    let mut next = manifests.switch().await.unwrap();
+    next.in_use.push(InUse::of(&entry, false));
+    assert!(manifests.switch_to(&next).await.unwrap());
+    let found = manifests.rows_of(&Scope::All, item(1), VersionSelector::Latest).await.unwrap();
+    assert_eq!(found.len(), 1);
+    let mut next = manifests.switch().await.unwrap();
+    next.retire(&entry, minute(0));
+    assert!(manifests.switch_to(&next).await.unwrap());
+    assert_eq!(manifests.remove_retired(Duration::ZERO).await.unwrap(), 1);
+    assert_eq!(stage.objects().await, 0);
+}
+
+#[tokio::test]
+async fn what_is_put_after_an_erasure_collected_its_note_is_found_by_the_clean_up() {
+    let stage = stage();
+    let manifests = &stage.manifests;
+    let late = stage.prepare(0, 150, &[row(1, 0, None)]).await;
+    let bytes = stage.bucket.get(&late.entry.key).await.unwrap().unwrap();
+    manifests.rewrite_without(item(1)).await.unwrap();
+    assert_eq!(stage.objects().await, 0);
+    // Its process stood still with the object in hand, and dies after this.
+    stage.bucket.put(&late.entry.key, bytes, Default::default()).await.unwrap();
+    let gc = &manifests.index.names.gc;
+    let notes: Vec<_> = manifests.index.documents.scan(gc, Scan::default()).try_collect().await.unwrap();
+    for note in &notes {
+        assert_eq!(manifests.collect_note(note, true).await.unwrap(), Some(true));
+    }
+    assert_eq!((notes.len(), stage.objects().await), (1, 0));
 }
 
 #[tokio::test]

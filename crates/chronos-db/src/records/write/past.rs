@@ -21,10 +21,6 @@ impl Past {
 
 impl Default for Past {
     fn default() -> Self {
-        Self {
-            until: AtomicI64::new(i64::MIN),
-            cv: AtomicI64::new(-1),
-            heads_lag: AtomicBool::new(false),
-        }
+        Self { until: AtomicI64::new(i64::MIN), cv: AtomicI64::new(-1), heads_lag: AtomicBool::new(false) }
     }
 }

@@ -264,8 +264,14 @@ type Calls = (Vec<(documents::Call, u64)>, Vec<(objects::Call, u64)>);
 
 async fn an_old_version_costs_one_ranged_read_and_a_kept_one_nothing_more(p: &Pairing) {
     let (on_documents, on_objects) = (Counting::new(), Counting::new());
-    let store =
-        p.opening().with(&keeping(2)).documents(&on_documents).objects(&on_objects).hurried().without_cache().open();
+    let store = p
+        .opening()
+        .with(&keeping(2))
+        .documents(&on_documents)
+        .objects(&on_objects)
+        .hurried()
+        .without_cache()
+        .open();
     let mut costs = Vec::new();
     for (name, items, versions) in [("few", 3, 4), ("many", 30, 40)] {
         let users = store.collection(name);

