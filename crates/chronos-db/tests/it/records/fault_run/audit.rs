@@ -44,7 +44,7 @@ async fn drain(store: &Store) {
     loop {
         let report = store.chronos.worker().once(LIMIT).await;
         let stats = fallback.stats().await.unwrap();
-        assert_eq!(fallback.dead().await.unwrap(), [], "nothing that was asked for is wrong");
+        assert_eq!(fallback.dead().await.unwrap().operations, [], "nothing that was asked for is wrong");
         if report.is_finished() && report.failure_count == 0 && stats.queue_size == 0 {
             assert!(report.failing.is_empty() && report.damaged.is_empty(), "{report:?}");
             return;
