@@ -226,7 +226,10 @@ pub(crate) fn drained(log: &Log) -> Violations {
 pub(crate) fn stored_by_the_living(log: &Log, operations: &[Operation], living: &[u32]) -> Violations {
     let lives = |row: &&Row| {
         let by = row.by.and_then(|by| operations.get(usize::try_from(by).ok()?));
-        by.is_some_and(|operation| living.contains(&operation.process))
+        // Whoever had no answer does not know that there is anything to store; a worker finds it.
+        by.is_some_and(|operation| {
+            living.contains(&operation.process) && matches!(operation.told, Told::Written { .. })
+        })
     };
     let waiting = log.rows.iter().filter(|row| row.waits).filter(lives);
     waiting.map(|row| format!("its process lives and has not stored {row:?}")).collect()

@@ -30,14 +30,20 @@ pub const ALL: &[Mutation] = &[
     Mutation {
         name: "R20",
         what: "an acknowledged item whose head is missing is not found",
-        without: &["guard.missing_head"],
-        seed: 3,
+        without: &["guard.missing_head", "guard.lagging_head"],
+        seed: 42,
+    },
+    Mutation {
+        name: "S2",
+        what: "a version whose head could not be put is acknowledged, and readers see the one before",
+        without: &["guard.lagging_head"],
+        seed: 6,
     },
     Mutation {
         name: "S1",
         what: "a flusher that waits for a gathering looks for the rows of others again and again, and stores nothing",
         without: &["guard.gathers"],
-        seed: 22,
+        seed: 5,
     },
 ];
 

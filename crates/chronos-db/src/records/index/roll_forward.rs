@@ -105,12 +105,25 @@ impl super::RecordIndex {
 
     /// [`void`](Self::void), again and again for some seconds while the store does not answer.
     pub(crate) async fn void_until_answered(&self, cvs: &[i64]) -> Result<()> {
-        let attempt = || async {
+        self.until_answered(|| async { self.void(cvs).await.map(drop) }).await
+    }
+
+    /// [`roll_forward`](Self::roll_forward), again and again for some seconds while the store does not answer.
+    pub(crate) async fn roll_forward_until_answered(&self, id: ItemId) -> Result<()> {
+        self.until_answered(|| async move { self.roll_forward(id).await.map(drop) }).await
+    }
+
+    async fn until_answered<F>(&self, call: impl Fn() -> F + Send + Sync) -> Result<()>
+    where
+        F: Future<Output = Result<()>> + Send,
+    {
+        let attempt = || {
             let begun = self.env.clock.now().as_millis();
-            self.void(cvs).await.map_err(|error| (error, self.env.clock.now().as_millis() - begun))
+            let asked = call();
+            async move { asked.await.map_err(|error| (error, self.env.clock.now().as_millis() - begun)) }
         };
         let clock = Arc::clone(&self.env.clock);
-        let closed = attempt
+        let answered = attempt
             .retry(WAITS)
             .sleep(move |wait| clock.sleep(wait))
             // A store that let it wait so long will do so again, and the caller waits as well.
@@ -118,6 +131,6 @@ impl super::RecordIndex {
             // In a box: else the compiler does not see that it may be sent.
             .boxed()
             .await;
-        closed.map(drop).map_err(|(error, _)| error)
+        answered.map_err(|(error, _)| error)
     }
 }

@@ -64,10 +64,12 @@ fn keeping(versions: u64) -> Json {
 struct World {
     items: Vec<ItemId>,
     changes: i64,
+    /// Of the points in time, every so manieth is asked about.
+    every: usize,
 }
 
 impl World {
-    async fn new(users: &Collection, seed: u64, changes: i64) -> Self {
+    async fn new(users: &Collection, seed: u64, changes: i64, every: usize) -> Self {
         let mut chance = Chance(seed);
         let (mut items, mut live) = (Vec::new(), Vec::<bool>::new());
         for n in 0..changes {
@@ -102,7 +104,7 @@ impl World {
             }
         }
         assert_eq!(users.flush(TIMEOUT * 10).await.unwrap(), 0);
-        Self { items, changes }
+        Self { items, changes, every }
     }
 
     /// Everything that can be asked, with the answers.
@@ -121,14 +123,14 @@ impl World {
                 let view = users.get(id).version(ov).include_deleted().await;
                 answers.insert(format!("version {ov} of {id}"), said(view));
             }
-            for n in (-1..=self.changes).step_by(9) {
+            for n in (-1..=self.changes).step_by(self.every) {
                 let at = users.get(id).as_of(minute(n)).await;
                 answers.insert(format!("{id} at {n}"), said(at));
                 let cv = users.get(id).as_of_cv(n).include_deleted().await;
                 answers.insert(format!("{id} at cv {n}"), said(cv));
             }
         }
-        for n in (-1..=self.changes).step_by(19) {
+        for n in (-1..=self.changes).step_by(2 * self.every + 1) {
             for (what, list) in lists(users) {
                 self.ask_list(&format!("{what} at {n}"), || list().as_of(minute(n)), &mut answers).await;
                 self.ask_list(&format!("{what} at cv {n}"), || list().as_of_cv(n), &mut answers).await;
@@ -218,10 +220,12 @@ async fn rows(store: &Store, users: &Collection) -> usize {
 
 /// N-20.
 async fn nothing_that_is_asked_changes_its_answer_by_a_prune(p: &Pairing) {
-    for (seed, keep, changes) in [(1, 1, 70), (2, 3, 50)] {
+    // What is answered beyond the window is worked out above the stores; of each of these something is asked.
+    let (worlds, every) = if p.kind.is_mongo() { (1, 31) } else { (2, 9) };
+    for (seed, keep, changes) in [(1, 1, 70), (2, 3, 50)].into_iter().take(worlds) {
         let store = p.opening().with(&keeping(keep)).hurried().without_cache().open();
         let users = store.collection(&format!("kept{keep}"));
-        let world = World::new(&users, seed, changes).await;
+        let world = World::new(&users, seed, changes, every).await;
         let before = world.ask(&users).await;
         let had = rows(&store, &users).await;
         users.prune().await.unwrap();

@@ -12,7 +12,7 @@ use crate::documents::within::with_share;
 use crate::documents::{Batch, Guard, Numbered, Outcome, Sequence, Write};
 use crate::records::document::payload::{self, System};
 use crate::records::index::CV;
-use crate::records::model::{Head, ItemId, Op, Payload, Row, Shadow, State};
+use crate::records::model::{Head, Op, Payload, Row, Shadow, State};
 use crate::{Error, Result, Timestamp};
 
 /// How far ahead of the store's clock an imported time may be.
@@ -48,8 +48,8 @@ struct Sorted {
     again: Vec<usize>,
     /// They need another number, and their heads read again.
     stale: Vec<usize>,
-    /// Items whose heads lag behind the row.
-    lagging: Vec<ItemId>,
+    /// Places in `answers` of those whose heads lag behind the row.
+    lagging: Vec<usize>,
     /// Numbers that no row took.
     voids: Vec<i64>,
 }
@@ -65,7 +65,7 @@ impl Sorted {
                 Built::Version { row, head, at } => match &outcomes[at] {
                     Outcome::Applied => {
                         if matches!(outcomes[at + 1], Outcome::Conflict { .. } | Outcome::Skipped) {
-                            sorted.lagging.push(row.id);
+                            sorted.lagging.push(sorted.answers.len());
                         }
                         sorted.answers.push((index, Ok(Committed { row: *row, head: *head })));
                     }
@@ -133,9 +133,12 @@ impl Committer {
     /// Whether all rows and heads of the group are known to be right then.
     async fn mend(&self, prepared: &[Prepared], sorted: &mut Sorted) -> bool {
         let mut is_settled = true;
-        for id in &sorted.lagging {
-            if let Err(error) = self.index.roll_forward(*id).await {
-                tracing::warn!(item = %id, %error, "a head lags behind its newest version; the next writer will roll it forward");
+        for place in &sorted.lagging {
+            let (_, answer) = &mut sorted.answers[*place];
+            if let Ok(committed) = answer
+                && let Err(error) = self.put_head(&committed.row).await
+            {
+                *answer = Err(error);
                 is_settled = false;
             }
         }
@@ -362,12 +365,8 @@ impl Committer {
                 (Built::Behind | Built::Stale, _) => Err(CommitError::Failed(error.clone().retryable())),
                 (Built::Version { row, head, .. }, Ok(found)) => {
                     if found.iter().any(|doc| doc.get_object_id("_id").ok() == Some(row.row_id)) {
-                        if let Err(error) = self.index.roll_forward(row.id).await {
-                            tracing::warn!(item = %row.id, %error, "a head lags behind its newest version; the next writer will roll it forward");
-                        }
-                        let committed = Committed { row: *row, head: *head };
-                        self.flusher.flush_later(&committed.row, &committed.head);
-                        Ok(committed)
+                        self.flusher.flush_later(&row, &head);
+                        self.put_head(&row).await.map(|()| Committed { row: *row, head: *head })
                     } else if self.may_have_left(&row).await {
                         Err(undecided(&row, &error))
                     } else {
@@ -379,6 +378,28 @@ impl Committer {
             let _ = reply.send(answer);
         }
         Vec::new()
+    }
+
+    /// Puts the head of a version whose row alone is there. Until a writer or a worker does, readers see the version
+    /// before, so where it fails nobody may be told that this one is the latest.
+    async fn put_head(&self, row: &Row) -> Result<(), CommitError> {
+        let is_guarded = !self.index.env.fail.skips("guard.lagging_head");
+        let put = if is_guarded {
+            self.index.roll_forward_until_answered(row.id).await
+        } else {
+            self.index.roll_forward(row.id).await.map(drop)
+        };
+        let Err(error) = put else { return Ok(()) };
+        tracing::warn!(item = %row.id, %error, "a head lags behind its newest version; the next writer will roll it forward");
+        if !is_guarded {
+            return Ok(());
+        }
+        let message = format!(
+            "{}; version {} of the item is written, but may be seen later: its history shows it",
+            error.message(),
+            row.ov
+        );
+        Err(CommitError::Failed(error.saying(message).on_item(row.id).undecided()))
     }
 
     /// Whether a row that is not there may have been, and gone out of the index as beyond the window, which is for
