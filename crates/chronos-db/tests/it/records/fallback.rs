@@ -272,8 +272,10 @@ async fn what_landed_unseen_is_found_when_its_row_has_left_the_index(p: &Pairing
     lose_the_answer(&database);
     queued(users.enrich(&id, json!({"list": ["mine"]})).await.unwrap());
     database.switch_off();
+    // From another process: after an attempt that took long this one tries nothing for some seconds.
+    let second = p.opening().with(&spooled()).documents(&database).open();
     lose_the_answer(&database);
-    let created = queued(users.create(json!({"n": 0})).await.unwrap());
+    let created = queued(second.users().create(json!({"n": 0})).await.unwrap());
     database.switch_off();
     // Another process goes on with both.
     let config = json!({"retention": {"ver": {"maxPerItem": 1}}, "rollup": {"enabled": true, "manifestPeriod": "daily"}});
