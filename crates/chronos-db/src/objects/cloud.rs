@@ -177,6 +177,14 @@ impl Bucket {
 
     /// Creates the bucket; one that is there already is fine.
     pub(super) async fn create(&self) -> Result<(), Failure> {
+        match self.create_once().await {
+            // Of two that create it at the same time some storages tell one that they failed.
+            Err(failure) if failure.is_passing() => self.create_once().await,
+            created => created,
+        }
+    }
+
+    async fn create_once(&self) -> Result<(), Failure> {
         match self.create_with(&self.body).await {
             // Such as a storage that knows no regions.
             Err(failure) if !self.body.is_empty() && failure.is_bad_request() => self.create_with("").await,
