@@ -146,7 +146,7 @@ impl ResultStore {
         let Some(newest) = marks.iter().map(|mark| mark.run).max() else { return Ok(0) };
         let from: HashMap<&str, i64> = marks.iter().map(|mark| (mark.group.as_str(), mark.run)).collect();
         let of_all = from.get(ALL).copied().unwrap_or(i64::MIN);
-        let grouped = Filter::Field(ARGUMENTS.to_owned(), Test::Exists(true));
+        let grouped = Filter::exists(ARGUMENTS, true);
         let is_stale = |result: &Document| {
             let group = result.get_str(GROUP).unwrap_or_default();
             let holds_from = from.get(group).copied().unwrap_or(i64::MIN).max(of_all);

@@ -15,7 +15,6 @@ use tokio::sync::OnceCell;
 use super::breaker::Breaker;
 use super::entry::{Entry, LaneEntry, Target, date, lane_of};
 use crate::config::{COUNTER, Fallback, OPERATIONS};
-use crate::documents::filter::Test;
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
 use crate::records::{ItemId, Request, WriteOptions};
 use crate::{Env, Error, ErrorKind, Result, Route, Timestamp};
@@ -79,7 +78,7 @@ impl QueuedItem {
         match &self.tenant {
             None => filter,
             Some(Some(tenant)) => filter.and(Filter::eq("ctx.tenantId", tenant.as_str())),
-            Some(None) => filter.and(Filter::Field("ctx.tenantId".to_owned(), Test::Exists(false))),
+            Some(None) => filter.and(Filter::exists("ctx.tenantId", false)),
         }
     }
 }

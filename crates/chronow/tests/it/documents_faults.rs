@@ -566,17 +566,22 @@ async fn a_runner_does_not_take_a_store_that_does_not_answer_for_one_without_mes
     runner.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes_due() {
+/// Two clients of one store, of which the second waits as long as `delaying` says.
+fn healthy_and_delayed(delaying: &Arc<Delaying<Call>>) -> (Chronow, Chronow) {
     let store: Arc<dyn DocumentStore> =
         Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
-    let clock = Arc::new(MockClock::default());
-    let delaying = Delaying::<Call>::new(clock.clone());
     let connect = |store| {
         let hot = Arc::new(DocumentsHot::new(store, "cw", Env::default()));
         Chronow::with_hot(hot, &Config::default(), None).unwrap()
     };
-    let (healthy, held_back) = (connect(store.clone()), connect(decorate(store, delaying.clone())));
+    (connect(store.clone()), connect(decorate(store, delaying.clone())))
+}
+
+#[tokio::test]
+async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes_due() {
+    let clock = Arc::new(MockClock::default());
+    let delaying = Delaying::<Call>::new(clock.clone());
+    let (healthy, held_back) = healthy_and_delayed(&delaying);
     let topic = healthy.bus().topic("orders").unwrap();
     topic.ensure().await.unwrap();
     topic
@@ -620,15 +625,9 @@ async fn a_runner_sleeps_while_its_pull_is_under_way_also_when_a_message_becomes
 
 #[tokio::test]
 async fn a_runner_whose_store_is_silent_ends_in_its_time_and_says_what_it_left() {
-    let store: Arc<dyn DocumentStore> =
-        Arc::new(EmbeddedDocuments::open(Path::new(":memory:"), Env::default()).unwrap());
     let clock = Arc::new(MockClock::default());
     let delaying = Delaying::<Call>::new(clock.clone());
-    let connect = |store| {
-        let hot = Arc::new(DocumentsHot::new(store, "cw", Env::default()));
-        Chronow::with_hot(hot, &Config::default(), None).unwrap()
-    };
-    let (healthy, silent) = (connect(store.clone()), connect(decorate(store, delaying.clone())));
+    let (healthy, silent) = healthy_and_delayed(&delaying);
     let topic = healthy.bus().topic("orders").unwrap();
     topic.ensure().await.unwrap();
     topic.subscription("s").unwrap().ensure().await.unwrap();

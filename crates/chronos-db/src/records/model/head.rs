@@ -100,6 +100,11 @@ impl Head {
         Self { inline: own.or(self.inline), ..self }
     }
 
+    /// Whether the other one, read at another time, says the same version.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.cv == other.cv && self.row == other.row
+    }
+
     /// That the stored head is still this one.
     pub(crate) fn unchanged(&self) -> Guard {
         match self.row {

@@ -21,7 +21,7 @@ impl Verifier {
             return Ok(false);
         }
         // Unless the head has moved on.
-        Ok(self.index.head(head.id).await?.is_some_and(|now| now.cv == head.cv && now.row == head.row))
+        Ok(self.index.head(head.id).await?.is_some_and(|now| now.is_same(head)))
     }
 
     async fn first_of(&self, head: &Head) -> Result<Option<Row>> {

@@ -109,7 +109,7 @@ impl Writer {
                     let read_at = Moment::now(&*self.index.env.clock);
                     match (&head, self.index.head_or_row(call.id).await?) {
                         (None, None) => {}
-                        (Some(head), Some(now)) if now.cv == head.cv && now.row == head.row => {}
+                        (Some(head), Some(now)) if now.is_same(head) => {}
                         (None, Some(_)) => return Err(exists()),
                         (Some(_), _) => continue,
                     }

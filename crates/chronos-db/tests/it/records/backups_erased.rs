@@ -99,6 +99,20 @@ async fn a_folder_is_known_before_the_first_file_is_in_it(p: &Pairing) {
     assert!(verified[0].problems.is_empty(), "{verified:?}");
 }
 
+/// Erases the item once the backup is held up with the item in its files.
+async fn erase_while_held(
+    holding: &Holding<objects::Call>,
+    backing_up: &Store,
+    others: &Collection,
+    id: &ItemId,
+) {
+    holding.reached(objects::Call::Put).await;
+    assert!(backups_hold_the_mark(backing_up).await);
+    others.erase(id).await.unwrap();
+    assert!(!backups_hold_the_mark(backing_up).await);
+    holding.release(objects::Call::Put);
+}
+
 async fn an_erasure_beside_a_running_backup_leaves_nothing(p: &Pairing) {
     // The first file is there, or all of them are.
     for passes in [1, 3] {
@@ -109,13 +123,7 @@ async fn an_erasure_beside_a_running_backup_leaves_nothing(p: &Pairing) {
         let id = marked(&one.collection(&name)).await;
         let (users, others) = (one.collection(&name), two.collection(&name));
         holding.hold(objects::Call::Put, passes);
-        let erased = async {
-            holding.reached(objects::Call::Put).await;
-            assert!(backups_hold_the_mark(&one).await);
-            others.erase(&id).await.unwrap();
-            assert!(!backups_hold_the_mark(&one).await);
-            holding.release(objects::Call::Put);
-        };
+        let erased = erase_while_held(&holding, &one, &others, &id);
         let (done, ()) = futures::future::join(users.backup().into_future(), erased).await;
         let done = done.unwrap();
         assert!(!backups_hold_the_mark(&one).await, "it noticed");
@@ -138,13 +146,7 @@ async fn an_erasure_beside_a_running_backup_of_the_latest_state_leaves_nothing(p
     }
     assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
     holding.hold(objects::Call::Put, 1);
-    let erased = async {
-        holding.reached(objects::Call::Put).await;
-        assert!(backups_hold_the_mark(&one).await);
-        others.erase(&id).await.unwrap();
-        assert!(!backups_hold_the_mark(&one).await);
-        holding.release(objects::Call::Put);
-    };
+    let erased = erase_while_held(&holding, &one, &others, &id);
     let (done, ()) = futures::future::join(users.backup().into_future(), erased).await;
     assert_eq!(done.unwrap().versions, 7, "begun anew, and whole");
     assert!(!backups_hold_the_mark(&one).await);

@@ -44,6 +44,18 @@ pub(super) fn command(
     command
 }
 
+/// Runs the child, which dies at one of the points; whether it got there.
+pub(super) async fn dies_at(
+    p: &Pairing,
+    test: &str,
+    variable: &str,
+    more: &Json,
+    points: &str,
+    with: Json,
+) -> bool {
+    was_killed(&run(p, test, variable, more, points, with).await)
+}
+
 pub(super) fn was_killed(output: &Output) -> bool {
     use std::os::unix::process::ExitStatusExt as _;
     output.status.signal().is_some()

@@ -475,8 +475,7 @@ async fn killed_at(p: &Pairing, point: &str, what: &str) -> bool {
 
 async fn killed_at_with(p: &Pairing, more: &Json, point: &str, what: &str) -> bool {
     let test = concat!(module_path!(), "::one_that_is_killed");
-    let output = child::run(p, test, TASK, more, &format!("{point}=abort"), json!({ "what": what })).await;
-    child::was_killed(&output)
+    child::dies_at(p, test, TASK, more, &format!("{point}=abort"), json!({ "what": what })).await
 }
 
 /// Does nothing in an ordinary run: it is what the test above starts.

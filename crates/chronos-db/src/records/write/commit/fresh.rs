@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{CommitError, Committer, PendingCommit, Prepared};
 use crate::Error;
 use crate::clock::Moment;
-use crate::records::model::ItemId;
+use crate::records::model::{Head, ItemId};
 
 /// The oldest head a change may follow: less than a prune waits (see `records/retention/prune.rs`).
 const STALE: Duration = Duration::from_secs(2);
@@ -48,24 +48,26 @@ impl Committer {
             let refused = match &heads {
                 _ if member.delays > DELAYS => CommitError::Failed(too_slow()),
                 Err(error) => CommitError::Failed(error.clone()),
-                Ok(heads) => match (heads.get(&member.prepared.id), &member.prepared.previous) {
-                    (None, None) => {
-                        member.prepared.read_at = read_at;
-                        fresh.push(member);
-                        continue;
-                    }
-                    (Some(now), Some(then)) if now.cv == then.cv && now.row == then.row => {
-                        member.prepared.read_at = read_at;
-                        fresh.push(member);
-                        continue;
-                    }
-                    _ => CommitError::Conflict,
-                },
+                Ok(heads) if is_as_before(heads.get(&member.prepared.id), &member.prepared) => {
+                    member.prepared.read_at = read_at;
+                    fresh.push(member);
+                    continue;
+                }
+                Ok(_) => CommitError::Conflict,
             };
             // A caller that gave up wrote nothing.
             let _ = member.reply.send(Err(refused));
         }
         fresh
+    }
+}
+
+/// Whether the head that is there now, or that there is none, is what the change follows.
+fn is_as_before(now: Option<&Head>, prepared: &Prepared) -> bool {
+    match (now, &prepared.previous) {
+        (None, None) => true,
+        (Some(now), Some(then)) => now.is_same(then),
+        _ => false,
     }
 }
 

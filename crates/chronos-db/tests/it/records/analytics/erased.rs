@@ -148,8 +148,7 @@ async fn an_erasure_that_fails_at_any_step_loses_no_result_of_others(p: &Pairing
 
 async fn killed_at(p: &Pairing, point: &str) -> bool {
     let test = concat!(module_path!(), "::runner");
-    let output = child::run(p, test, TASK, &configured(), &format!("{point}=abort:0"), json!({})).await;
-    child::was_killed(&output)
+    child::dies_at(p, test, TASK, &configured(), &format!("{point}=abort:0"), json!({})).await
 }
 
 /// Runs the rule when this binary starts itself again with a task.

@@ -83,8 +83,7 @@ async fn a_run_that_fails_at_any_step_is_made_good_by_the_next(p: &Pairing) {
 
 async fn killed_at(p: &Pairing, point: &str) -> bool {
     let test = concat!(module_path!(), "::runner");
-    let output = child::run(p, test, TASK, &configured(), &format!("{point}=abort:0"), json!({})).await;
-    child::was_killed(&output)
+    child::dies_at(p, test, TASK, &configured(), &format!("{point}=abort:0"), json!({})).await
 }
 
 /// Runs all rules when this binary starts itself again with a task.
