@@ -152,7 +152,8 @@ async fn check_counters(collection: &Collection, versions: Option<&BTreeMap<Item
     assert!(found.is_clean() && found.unflushed == 0, "{name}: {:#}", found.to_json());
 }
 
-/// Every object of the collection is named by a version, a manifest or a note of what is to go.
+/// Every object of the collection is named by a version, a manifest, a note of what is to go, or as a manifest that
+/// was merged into another and stays for readers that are under way.
 async fn check_objects(store: &Store, things: &Collection) {
     let mut named = BTreeSet::new();
     for row in store.stored(things, "ver").await {
@@ -160,6 +161,10 @@ async fn check_objects(store: &Store, things: &Collection) {
     }
     for note in store.stored(things, "gc").await {
         texts(&note.into(), &mut named);
+    }
+    let in_use = store.stored(things, "manifests").await.into_iter();
+    for switch in in_use.filter(|found| found.get_str("_id").is_ok_and(|id| id == "live")) {
+        texts(switch.get("retired").unwrap(), &mut named);
     }
     let bucket = store.bucket();
     for manifest in things.manifests().await.unwrap() {
