@@ -9,10 +9,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what this program is for")]
 
 mod baseline;
+mod bench_store;
 mod disk;
 mod machine;
 mod measure;
-mod opened;
 mod report;
 mod scenarios;
 mod server;

@@ -8,7 +8,7 @@ use chronos_db::json;
 use test_support::objects::Call;
 
 use crate::baseline::mongo::Baseline;
-use crate::opened::{How, open};
+use crate::bench_store::{How, open};
 use crate::report::Line;
 use crate::scenarios::creates::creates;
 use crate::stored::person;
@@ -30,14 +30,14 @@ pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
         count_commands: true,
         ..How::default()
     };
-    let opened = open(&how)?;
-    let stats = opened.stats()?;
+    let db = open(&how)?;
+    let stats = db.stats()?;
     // Indexes, connections, and what the first write looks for.
     for number in 0..3 {
-        opened.people.create(person(number, 50)).await?;
+        db.people.create(person(number, 50)).await?;
     }
     stats.reset();
-    opened.people.create(person(3, 50)).await?;
+    db.people.create(person(3, 50)).await?;
     let (commands, connections) = (stats.commands(), stats.connections());
     stats.reset();
     gate.open();
@@ -49,10 +49,10 @@ pub(crate) async fn of_one_create(context: &Context) -> Result<Vec<Line>> {
         tokio::task::yield_now().await;
     }
     let storing = stats.commands();
-    opened.people.flush(STORED).await?;
-    let count = |call| opened.calls.count(call);
+    db.people.flush(STORED).await?;
+    let count = |call| db.calls.count(call);
     let (puts, others) = (count(Call::Put), count(Call::Head) + count(Call::Get) + count(Call::List));
-    opened.chronos.shutdown().await?;
+    db.chronos.shutdown().await?;
     baseline.drop().await?;
     let total = |commands: &BTreeMap<String, u64>| commands.values().sum::<u64>() as f64;
     Ok(vec![
@@ -78,15 +78,15 @@ pub(crate) async fn by_writers(context: &Context) -> Result<Vec<Line>> {
         let mut per_create = Vec::new();
         for objects in [None, Some(folder.path())] {
             let baseline = Baseline::connect("trips").await?;
-            let opened =
+            let db =
                 open(&How { database: baseline.name(), objects, count_commands: true, ..How::default() })?;
-            opened.people.create(person(0, 50)).await?;
-            let stats = opened.stats()?;
+            db.people.create(person(0, 50)).await?;
+            let stats = db.stats()?;
             stats.reset();
-            let created = creates(&opened, writers, context.round / 2).await?;
-            opened.people.flush(Duration::from_secs(60)).await?;
+            let created = creates(&db, writers, context.round / 2).await?;
+            db.people.flush(Duration::from_secs(60)).await?;
             per_create.push(stats.total() as f64 / created.calls as f64);
-            opened.chronos.shutdown().await?;
+            db.chronos.shutdown().await?;
             baseline.drop().await?;
         }
         let with_flusher = per_create.pop().unwrap_or(f64::NAN);

@@ -6,8 +6,8 @@ use chronos_db::Route;
 
 use super::creates::creates;
 use crate::baseline::mongo::Baseline;
+use crate::bench_store::{BenchStore, How, open};
 use crate::measure::median;
-use crate::opened::{How, Opened, open};
 use crate::report::Line;
 use crate::stored::COLLECTION;
 use crate::{Context, Result, targets};
@@ -52,12 +52,12 @@ impl Series {
 }
 
 /// Follows what was created; returns how many versions a second went through.
-async fn follow(opened: &Opened, created: u64) -> Result<f64> {
-    let worker = opened.chronos.worker().only(Route::runtime().tenant("default").collection(COLLECTION))?;
+async fn follow(db: &BenchStore, created: u64) -> Result<f64> {
+    let worker = db.chronos.worker().only(Route::runtime().tenant("default").collection(COLLECTION))?;
     let begun = Instant::now();
     let report = worker.once(FOLLOW).await;
     let per_second = created as f64 / begun.elapsed().as_secs_f64();
-    let counted = opened.people.counters().totals().await?;
+    let counted = db.people.counters().totals().await?;
     if report.is_finished() && counted.counts.created == created {
         Ok(per_second)
     } else {
@@ -67,10 +67,10 @@ async fn follow(opened: &Opened, created: u64) -> Result<f64> {
 }
 
 async fn round(context: &Context, how: &How<'_>, series: &mut Series, counts: bool) -> Result<()> {
-    let opened = open(how)?;
-    let created = creates(&opened, WRITERS, context.round).await?;
+    let db = open(how)?;
+    let created = creates(&db, WRITERS, context.round).await?;
     if how.rules > 0 {
-        let followed = follow(&opened, created.calls).await?;
+        let followed = follow(&db, created.calls).await?;
         if counts {
             series.counted.push(created.per_second);
             series.followed.push(followed);
@@ -78,7 +78,7 @@ async fn round(context: &Context, how: &How<'_>, series: &mut Series, counts: bo
     } else if counts {
         series.plain.push(created.per_second);
     }
-    Ok(opened.chronos.shutdown().await?)
+    Ok(db.chronos.shutdown().await?)
 }
 
 pub(crate) async fn rules(context: &Context) -> Result<Vec<Line>> {

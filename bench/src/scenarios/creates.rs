@@ -7,8 +7,8 @@ use bson::doc;
 
 use crate::baseline::mongo::Baseline;
 use crate::baseline::sqlite::Copied;
+use crate::bench_store::{BenchStore, How, open};
 use crate::measure::{Rate, median, rate};
-use crate::opened::{How, Opened, open};
 use crate::report::Line;
 use crate::stored::{COLLECTION, person};
 use crate::{Context, Result, targets, watch};
@@ -44,8 +44,8 @@ impl Series {
     }
 }
 
-pub(crate) async fn creates(opened: &Opened, writers: usize, round: Duration) -> Result<Rate> {
-    let people = opened.people.clone();
+pub(crate) async fn creates(db: &BenchStore, writers: usize, round: Duration) -> Result<Rate> {
+    let people = db.people.clone();
     let created = rate(writers, round, move |task, call| {
         let people = people.clone();
         async move {
@@ -66,12 +66,12 @@ pub(crate) async fn embedded(context: &Context) -> Result<Vec<Line>> {
     // The first round warms up.
     for round in 0..=context.rounds {
         let folder = tempfile::tempdir_in(&context.dir)?;
-        let opened =
+        let db =
             open(&How { embedded: Some(&folder.path().join("store")), database: "bench", ..How::default() })?;
-        let created = creates(&opened, WRITERS, context.round).await?;
-        opened.chronos.shutdown().await?;
-        let groups = opened.groups.take();
-        drop(opened);
+        let created = creates(&db, WRITERS, context.round).await?;
+        db.chronos.shutdown().await?;
+        let groups = db.groups.take();
+        drop(db);
         let copied = Copied::read(&folder.path().join("store/chronos.db"), COLLECTION)?;
         let baseline = copied.write(&folder.path().join("raw.db"), watch::usual(&groups))?;
         bytes = copied.bytes();
@@ -106,19 +106,19 @@ struct Storing {
 /// Creates with an object storage, which competes for disk and processor.
 async fn embedded_storing(context: &Context, folder: &Path) -> Result<Storing> {
     let (store, objects) = (folder.join("storing"), folder.join("objects"));
-    let opened =
+    let db =
         open(&How { embedded: Some(&store), database: "bench", objects: Some(&objects), ..How::default() })?;
     let begun = Instant::now();
-    let created = creates(&opened, WRITERS, context.round).await?;
-    let sustained = drained(&opened, &created, begun).await?;
-    let groups = opened.groups.take();
-    opened.chronos.shutdown().await?;
+    let created = creates(&db, WRITERS, context.round).await?;
+    let sustained = drained(&db, &created, begun).await?;
+    let groups = db.groups.take();
+    db.chronos.shutdown().await?;
     Ok(Storing { created, sustained, groups })
 }
 
 /// Waits until everything is stored; returns how many were created and stored per second altogether.
-async fn drained(opened: &Opened, created: &Rate, begun: Instant) -> Result<f64> {
-    let left = opened.people.flush(DRAIN).await?.waiting;
+async fn drained(db: &BenchStore, created: &Rate, begun: Instant) -> Result<f64> {
+    let left = db.people.flush(DRAIN).await?.waiting;
     if left > 0 {
         return Err(format!("{left} versions are not stored after {} s", DRAIN.as_secs()).into());
     }
@@ -130,10 +130,10 @@ pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
         (Series::default(), Series::default(), Vec::new(), Vec::new());
     for round in 0..=context.rounds {
         let baseline = Baseline::connect("creates").await?;
-        let opened = open(&How { database: baseline.name(), ..How::default() })?;
-        let created = creates(&opened, WRITERS, context.round).await?;
-        let groups = opened.groups.take();
-        opened.chronos.shutdown().await?;
+        let db = open(&How { database: baseline.name(), ..How::default() })?;
+        let created = creates(&db, WRITERS, context.round).await?;
+        let groups = db.groups.take();
+        db.chronos.shutdown().await?;
         let (rows, heads) = (
             baseline.newest(&baseline.rows(), doc! {}, PAIRS).await?,
             baseline.newest(&baseline.heads(), doc! {}, PAIRS).await?,
@@ -148,13 +148,12 @@ pub(crate) async fn mongo(context: &Context) -> Result<Vec<Line>> {
         again.drop().await?;
         let folder = tempfile::tempdir_in(&context.dir)?;
         let baseline = Baseline::connect("creates_storing").await?;
-        let opened =
-            open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
+        let db = open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
         let begun = Instant::now();
-        let with_objects = creates(&opened, WRITERS, context.round).await?;
-        let sustained_rate = drained(&opened, &with_objects, begun).await?;
-        let stored_groups = opened.groups.take();
-        opened.chronos.shutdown().await?;
+        let with_objects = creates(&db, WRITERS, context.round).await?;
+        let sustained_rate = drained(&db, &with_objects, begun).await?;
+        let stored_groups = db.groups.take();
+        db.chronos.shutdown().await?;
         baseline.drop().await?;
         if round > 0 {
             plain.add(&created, &groups);

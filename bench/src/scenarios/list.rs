@@ -8,8 +8,8 @@ use chronos_db::json;
 use futures::TryStreamExt as _;
 
 use crate::baseline::mongo::Baseline;
+use crate::bench_store::{BenchStore, How, open};
 use crate::measure::{Lcg, Rate, compare, rate};
-use crate::opened::{How, Opened, open};
 use crate::report::Line;
 use crate::stored::{Stored, person};
 use crate::{Context, Result, targets};
@@ -18,8 +18,8 @@ use crate::{Context, Result, targets};
 const PAGE: usize = 50;
 const SHARING: usize = 100;
 
-async fn listing(opened: &Opened, groups: usize, round: Duration) -> Result<Rate> {
-    let people = opened.people.clone();
+async fn listing(db: &BenchStore, groups: usize, round: Duration) -> Result<Rate> {
+    let people = db.people.clone();
     let listed = rate(1, round, move |_, call| {
         let people = people.clone();
         async move {
@@ -77,8 +77,8 @@ pub(crate) async fn fifty(context: &Context) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
     for inline in [false, true] {
         let baseline = Baseline::connect("list").await?;
-        let opened = open(&How { database: baseline.name(), cache: Some(0), ..How::default() })?;
-        opened.people.ensure_index("status").await?;
+        let db = open(&How { database: baseline.name(), cache: Some(0), ..How::default() })?;
+        db.people.ensure_index("status").await?;
         let ids: Vec<ObjectId> = (0..heads).map(|_| ObjectId::new()).collect();
         let stored = |number: usize| {
             let cv = i64::try_from(number)?;
@@ -92,7 +92,7 @@ pub(crate) async fn fifty(context: &Context) -> Result<Vec<Line>> {
         let groups = heads / SHARING;
         let seen = compare(
             context,
-            async || Ok(listing(&opened, groups, context.round).await?.per_second),
+            async || Ok(listing(&db, groups, context.round).await?.per_second),
             async || Ok(finding(&baseline, groups, inline, context.round).await?.per_second),
         );
         let seen = seen.await?;
@@ -105,7 +105,7 @@ pub(crate) async fn fifty(context: &Context) -> Result<Vec<Line>> {
                 .note("payload", payload)
                 .note("ratio_of_rounds", seen.spread()),
         );
-        opened.chronos.shutdown().await?;
+        db.chronos.shutdown().await?;
         baseline.drop().await?;
     }
     Ok(lines)

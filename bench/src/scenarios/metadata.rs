@@ -5,8 +5,8 @@ use std::time::Duration;
 use bson::{Document, doc};
 
 use crate::baseline::mongo::Baseline;
+use crate::bench_store::{How, open};
 use crate::measure::median;
-use crate::opened::{How, open};
 use crate::report::Line;
 use crate::stored::person;
 use crate::{Context, Result, targets};
@@ -16,9 +16,9 @@ const ITEMS: usize = 4_000;
 
 pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
     let (baseline, folder) = (Baseline::connect("metadata").await?, tempfile::tempdir_in(&context.dir)?);
-    let opened = open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
+    let db = open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
     let created = (0..ITEMS).map(|number| {
-        let people = opened.people.clone();
+        let people = db.people.clone();
         tokio::spawn(async move {
             let id = people.create(person(number, 50)).await?.id;
             people.update(&id, chronos_db::json!({ "age": number })).await
@@ -27,11 +27,11 @@ pub(crate) async fn bytes(context: &Context) -> Result<Vec<Line>> {
     for create in created.collect::<Vec<_>>() {
         create.await??;
     }
-    let left = opened.people.flush(Duration::from_secs(120)).await?.waiting;
+    let left = db.people.flush(Duration::from_secs(120)).await?.waiting;
     if left > 0 {
         return Err(format!("{left} versions are not stored").into());
     }
-    opened.chronos.shutdown().await?;
+    db.chronos.shutdown().await?;
     let rows = baseline.newest(&baseline.rows(), doc! { "op": { "$ne": "VOID" } }, 2 * ITEMS as i64).await?;
     let mut beside = Vec::with_capacity(rows.len());
     let mut indexed = Vec::with_capacity(rows.len());

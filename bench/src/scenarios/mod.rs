@@ -1,6 +1,6 @@
 //! The scenarios, one file a topic.
 //!
-//! Each opens the library (`opened.rs`), measures it and its baseline by turns (`measure.rs`) and returns
+//! Each opens the library (`bench_store.rs`), measures it and its baseline by turns (`measure.rs`) and returns
 //! lines of the report with their targets. `worker.rs` starts processes for those that need several.
 
 pub(crate) mod bus;

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::worker::{Task, Worker, Writing, ready};
 use crate::baseline::mongo::Baseline;
+use crate::bench_store::{How, open};
 use crate::measure::{median, percentile, rate};
-use crate::opened::{How, open};
 use crate::report::Line;
 use crate::stored::person;
 use crate::{Context, Result, targets, watch};
@@ -27,12 +27,11 @@ struct Seen {
 
 /// In a process of its own.
 pub(super) async fn write(task: Writing) -> Result<()> {
-    let opened =
-        open(&How { database: &task.database, collection: Some(&task.collection), ..How::default() })?;
-    let people = opened.people.clone();
+    let db = open(&How { database: &task.database, collection: Some(&task.collection), ..How::default() })?;
+    let people = db.people.clone();
     people.create(person(task.number, 50)).await?;
     ready().await?;
-    opened.groups.take();
+    db.groups.take();
     let number = task.number;
     let seen = rate(WRITERS, Duration::from_millis(task.millis), move |writer, call| {
         let people = people.clone();
@@ -44,8 +43,8 @@ pub(super) async fn write(task: Writing) -> Result<()> {
         }
     });
     let seen = seen.await?;
-    let groups = opened.groups.take();
-    opened.chronos.shutdown().await?;
+    let groups = db.groups.take();
+    db.chronos.shutdown().await?;
     let seen = Seen {
         per_second: seen.per_second,
         latencies: seen.latencies,

@@ -8,8 +8,8 @@ use bson::{Document, doc};
 use chronos_db::{ItemId, Timestamp};
 
 use crate::baseline::mongo::Baseline;
+use crate::bench_store::{BenchStore, How, open};
 use crate::measure::{Comparison, Lcg, Rate, compare, median, rate};
-use crate::opened::{How, Opened, open};
 use crate::report::Line;
 use crate::stored::{EPOCH, Stored, person};
 use crate::{Context, Result, targets};
@@ -23,8 +23,8 @@ pub(crate) fn item(id: ObjectId) -> Result<ItemId> {
     Ok(id.to_hex().parse()?)
 }
 
-async fn reading(opened: &Opened, ids: &Arc<Vec<ItemId>>, readers: usize, round: Duration) -> Result<Rate> {
-    let (people, ids) = (opened.people.clone(), Arc::clone(ids));
+async fn reading(db: &BenchStore, ids: &Arc<Vec<ItemId>>, readers: usize, round: Duration) -> Result<Rate> {
+    let (people, ids) = (db.people.clone(), Arc::clone(ids));
     let seen = rate(readers, round, move |task, call| {
         let (people, id) = (people.clone(), ids[Lcg(call.wrapping_mul(31) + task as u64).below(ids.len())]);
         async move { people.get(&id).await?.map(drop).ok_or_else(|| "an item is missing".into()) }
@@ -62,7 +62,7 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
     for shadow in [true, false] {
         let (baseline, folder) = (Baseline::connect("latest").await?, tempfile::tempdir_in(&context.dir)?);
         let cache = shadow.then_some(0);
-        let opened = open(&How {
+        let db = open(&How {
             database: baseline.name(),
             objects: Some(folder.path()),
             shadow,
@@ -70,21 +70,21 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
             ..How::default()
         })?;
         let created = (0..ITEMS).map(|number| {
-            let people = opened.people.clone();
+            let people = db.people.clone();
             tokio::spawn(async move { people.create(person(number, 50)).await })
         });
         let mut ids = Vec::new();
         for create in created.collect::<Vec<_>>() {
             ids.push(create.await??.id);
         }
-        opened.people.flush(Duration::from_secs(60)).await?;
+        db.people.flush(Duration::from_secs(60)).await?;
         let raw_ids =
             ids.iter().map(|id| Ok(ObjectId::parse_str(id.to_string())?)).collect::<Result<Vec<_>>>()?;
         let (ids, raw_ids) = (Arc::new(ids), Arc::new(raw_ids));
         for readers in READERS {
             let seen = compare(
                 context,
-                async || Ok(reading(&opened, &ids, readers, context.round).await?.per_second),
+                async || Ok(reading(&db, &ids, readers, context.round).await?.per_second),
                 async || Ok(finding(&baseline, &raw_ids, readers, context.round).await?.per_second),
             );
             let seen: Comparison = seen.await?;
@@ -102,7 +102,7 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
                 .note("ratio_of_rounds", seen.spread()),
             );
         }
-        opened.chronos.shutdown().await?;
+        db.chronos.shutdown().await?;
         baseline.drop().await?;
     }
     Ok(lines)
@@ -111,7 +111,7 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
 /// A loaded collection: `one` item with so many versions, and others with ten each around it.
 struct Past {
     baseline: Baseline,
-    opened: Opened,
+    db: BenchStore,
     one: ItemId,
     versions: i64,
 }
@@ -119,8 +119,8 @@ struct Past {
 impl Past {
     async fn load(versions: i64, rows: i64) -> Result<Self> {
         let baseline = Baseline::connect("past").await?;
-        let opened = open(&How { database: baseline.name(), cache: Some(0), ..How::default() })?;
-        opened.people.ensure_index("email").await?;
+        let db = open(&How { database: baseline.name(), cache: Some(0), ..How::default() })?;
+        db.people.ensure_index("email").await?;
         let one = ObjectId::new();
         let others = (rows - versions).max(0) / 10;
         let ids: Vec<ObjectId> = (0..others).map(|_| ObjectId::new()).collect();
@@ -139,12 +139,12 @@ impl Past {
         let newest = std::iter::once(versions - 1).chain((0..others).map(|nth| versions + nth * 10 + 9));
         baseline.load(&baseline.heads(), newest.map(|number| Ok(version(number)?.head(true)))).await?;
         baseline.set_counter(all - 1).await?;
-        Ok(Self { baseline, opened, one: item(one)?, versions })
+        Ok(Self { baseline, db, one: item(one)?, versions })
     }
 
     /// Reads the item at random times of its past, or its latest version.
     async fn read(&self, past: bool, round: Duration) -> Result<Rate> {
-        let (people, id, versions) = (self.opened.people.clone(), self.one, usize::try_from(self.versions)?);
+        let (people, id, versions) = (self.db.people.clone(), self.one, usize::try_from(self.versions)?);
         let seen = rate(1, round, move |task, call| {
             let people = people.clone();
             async move {
@@ -165,7 +165,7 @@ impl Past {
     }
 
     async fn end(self) -> Result<()> {
-        self.opened.chronos.shutdown().await?;
+        self.db.chronos.shutdown().await?;
         self.baseline.drop().await
     }
 }

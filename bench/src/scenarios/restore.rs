@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::worker::{Restoring, Task, Worker, ready};
 use crate::baseline::mongo::Baseline;
+use crate::bench_store::{How, open};
 use crate::measure::{forget_peak_memory, median, memory};
-use crate::opened::{How, open};
 use crate::report::Line;
 use crate::stored::{Stored, person};
 use crate::{Context, Result, targets, watch};
@@ -39,20 +39,20 @@ async fn load(baseline: &Baseline, items: usize) -> Result<()> {
 
 /// In a process of its own.
 pub(super) async fn work(task: Restoring) -> Result<()> {
-    let opened = open(&How { database: &task.database, ..How::default() })?;
-    opened.people.stable_cv().await?;
+    let db = open(&How { database: &task.database, ..How::default() })?;
+    db.people.stable_cv().await?;
     ready().await?;
     forget_peak_memory()?;
     let before = memory("VmRSS")?;
     let begun = Instant::now();
-    let restored = opened.people.restore_collection().to_cv(i64::try_from(task.items)? - 1).await?;
+    let restored = db.people.restore_collection().to_cv(i64::try_from(task.items)? - 1).await?;
     let per_second = task.items as f64 / begun.elapsed().as_secs_f64();
     let peak_growth = memory("VmHWM")? - before;
     if restored.restored != task.items as u64 {
         return Err(format!("{} of {} items were restored", restored.restored, task.items).into());
     }
-    let taken = Taken { per_second, peak_growth, groups: opened.groups.take() };
-    opened.chronos.shutdown().await?;
+    let taken = Taken { per_second, peak_growth, groups: db.groups.take() };
+    db.chronos.shutdown().await?;
     println!("{}", serde_json::to_string(&taken)?);
     Ok(())
 }
@@ -67,9 +67,9 @@ struct Round {
 
 async fn restore(items: usize) -> Result<Round> {
     let baseline = Baseline::connect("restore").await?;
-    let opened = open(&How { database: baseline.name(), ..How::default() })?;
-    opened.people.ensure_index("email").await?;
-    opened.chronos.shutdown().await?;
+    let db = open(&How { database: baseline.name(), ..How::default() })?;
+    db.people.ensure_index("email").await?;
+    db.chronos.shutdown().await?;
     load(&baseline, items).await?;
     let before = baseline.newest(&baseline.heads(), doc! {}, i64::try_from(items)?).await?;
     let task = Task::Restore(Restoring { database: baseline.name().to_owned(), items });

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::worker::{RollingUp, Task, Worker, ready};
 use crate::baseline::mongo::Baseline;
+use crate::bench_store::{BUCKET, BenchStore, How, open};
 use crate::measure::{Lcg, Rate, compare, forget_peak_memory, median, memory, rate};
-use crate::opened::{BUCKET, How, Opened, open};
 use crate::report::Line;
 use crate::stored::{Stored, person};
 use crate::{Context, Result, targets};
@@ -30,23 +30,23 @@ struct Taken {
 
 /// In a process of its own.
 pub(super) async fn work(task: RollingUp) -> Result<()> {
-    let opened = open(&How {
+    let db = open(&How {
         database: &task.database,
         objects: Some(&task.objects),
         kept: Some(task.kept),
         ..How::default()
     })?;
-    opened.people.stable_cv().await?;
+    db.people.stable_cv().await?;
     ready().await?;
     forget_peak_memory()?;
     let before = memory("VmRSS")?;
     let begun = Instant::now();
-    let rolled_up = opened.people.roll_up().await?;
+    let rolled_up = db.people.roll_up().await?;
     let per_second = rolled_up.versions as f64 / begun.elapsed().as_secs_f64();
     let peak_growth = memory("VmHWM")? - before;
     let taken =
         Taken { versions: rolled_up.versions, manifests: rolled_up.manifests.len(), per_second, peak_growth };
-    opened.chronos.shutdown().await?;
+    db.chronos.shutdown().await?;
     println!("{}", serde_json::to_string(&taken)?);
     Ok(())
 }
@@ -54,9 +54,9 @@ pub(super) async fn work(task: RollingUp) -> Result<()> {
 /// Loads `rows` rows whose payloads are said to be stored, and rolls up those beyond the window.
 async fn rolled_up(context: &Context, rows: usize) -> Result<Taken> {
     let (baseline, folder) = (Baseline::connect("roll_up").await?, tempfile::tempdir_in(&context.dir)?);
-    let opened = open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
-    opened.people.ensure_index("email").await?;
-    opened.chronos.shutdown().await?;
+    let db = open(&How { database: baseline.name(), objects: Some(folder.path()), ..How::default() })?;
+    db.people.ensure_index("email").await?;
+    db.chronos.shutdown().await?;
     let ids: Vec<ObjectId> = (0..rows / VERSIONS).map(|_| ObjectId::new()).collect();
     let items = ids.len();
     // All items are changed in turn.
@@ -124,11 +124,11 @@ pub(crate) async fn roll_up(context: &Context) -> Result<Vec<Line>> {
 /// Items that are written and pruned through the library.
 const ITEMS: usize = 500;
 
-async fn past(database: &str, objects: &Path) -> Result<(Opened, Vec<ItemId>)> {
-    let opened =
+async fn past(database: &str, objects: &Path) -> Result<(BenchStore, Vec<ItemId>)> {
+    let db =
         open(&How { database, objects: Some(objects), kept: Some(KEPT), cache: Some(0), ..How::default() })?;
     let written = (0..ITEMS).map(|number| {
-        let people = opened.people.clone();
+        let people = db.people.clone();
         tokio::spawn(async move {
             let id = people.create(person(number, 50)).await?.id;
             for version in 1..VERSIONS {
@@ -141,19 +141,18 @@ async fn past(database: &str, objects: &Path) -> Result<(Opened, Vec<ItemId>)> {
     for item in written.collect::<Vec<_>>() {
         ids.push(item.await??);
     }
-    opened.people.flush(Duration::from_secs(120)).await?;
-    let (pruned, beyond) =
-        (opened.people.prune().await?.versions, (ITEMS * (VERSIONS - KEPT as usize)) as u64);
+    db.people.flush(Duration::from_secs(120)).await?;
+    let (pruned, beyond) = (db.people.prune().await?.versions, (ITEMS * (VERSIONS - KEPT as usize)) as u64);
     if pruned == beyond {
-        Ok((opened, ids))
+        Ok((db, ids))
     } else {
         Err(format!("{pruned} of {beyond} versions were pruned").into())
     }
 }
 
 /// Reads versions of all items from `lowest` on, ten of each.
-async fn reading(opened: &Opened, ids: &[ItemId], lowest: i64, round: Duration) -> Result<Rate> {
-    let (people, ids) = (opened.people.clone(), ids.to_vec());
+async fn reading(db: &BenchStore, ids: &[ItemId], lowest: i64, round: Duration) -> Result<Rate> {
+    let (people, ids) = (db.people.clone(), ids.to_vec());
     let seen = rate(1, round, move |_, call| {
         let mut random = Lcg(call.wrapping_mul(31));
         let (people, id) = (people.clone(), ids[random.below(ids.len())]);
@@ -175,16 +174,16 @@ async fn reading(opened: &Opened, ids: &[ItemId], lowest: i64, round: Duration) 
 
 pub(crate) async fn as_of(context: &Context) -> Result<Vec<Line>> {
     let (baseline, folder) = (Baseline::connect("beyond").await?, tempfile::tempdir_in(&context.dir)?);
-    let (opened, ids) = past(baseline.name(), folder.path()).await?;
+    let (db, ids) = past(baseline.name(), folder.path()).await?;
     let inside = i64::try_from(VERSIONS)? - i64::from(KEPT);
     let seen = compare(
         context,
-        async || Ok(reading(&opened, &ids, 0, context.round).await?.per_second),
-        async || Ok(reading(&opened, &ids, inside, context.round).await?.per_second),
+        async || Ok(reading(&db, &ids, 0, context.round).await?.per_second),
+        async || Ok(reading(&db, &ids, inside, context.round).await?.per_second),
     );
     let seen = seen.await?;
     let (ours, ceiling) = seen.medians();
-    opened.chronos.shutdown().await?;
+    db.chronos.shutdown().await?;
     baseline.drop().await?;
     Ok(vec![
         Line::against("as_of_beyond", "reads/s", ours, ceiling, None)

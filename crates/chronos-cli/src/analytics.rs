@@ -76,10 +76,10 @@ pub(crate) async fn run(globals: &Globals, args: AnalyticsArgs) -> Result<(), Fa
 }
 
 async fn run_rules(globals: &Globals, args: RunArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
+    let session = globals.open_for_reading()?;
     let out = Arc::new(Mutex::new((Output::new(), Ok(()))));
     let heard = Arc::clone(&out);
-    let mut run = opened.chronos.analytics().run().on_result(move |result| {
+    let mut run = session.chronos.analytics().run().on_result(move |result| {
         let (out, printed) = &mut *heard.lock();
         if printed.is_ok() {
             *printed = out.line(&result.to_json());
@@ -92,10 +92,10 @@ async fn run_rules(globals: &Globals, args: RunArgs) -> Result<(), Failure> {
         run = run.now(now);
     }
     if globals.says_where() {
-        run = run.only(opened.route());
+        run = run.only(session.route());
     }
     let ran = run.await?;
-    opened.close().await?;
+    session.close().await?;
     let (out, printed) = &mut *out.lock();
     std::mem::replace(printed, Ok(()))?;
     out.finish()?;
@@ -110,8 +110,8 @@ async fn run_rules(globals: &Globals, args: RunArgs) -> Result<(), Failure> {
 }
 
 async fn results(globals: &Globals, args: ResultsArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let mut found = opened.chronos.analytics().results(args.rule, opened.route()).stream().await?;
+    let session = globals.open_for_reading()?;
+    let mut found = session.chronos.analytics().results(args.rule, session.route()).stream().await?;
     let mut out = Output::new();
     let mut left = args.limit.unwrap_or(usize::MAX);
     while left > 0
@@ -121,6 +121,6 @@ async fn results(globals: &Globals, args: ResultsArgs) -> Result<(), Failure> {
         left -= 1;
     }
     drop(found);
-    opened.close().await?;
+    session.close().await?;
     out.finish()
 }

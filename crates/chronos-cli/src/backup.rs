@@ -7,7 +7,7 @@ use chronos_db::{BackedUp, BackupInfo, Chronos, Error, Route};
 use clap::{Args, Subcommand};
 
 use crate::failure::{Failure, one_line};
-use crate::open::{Globals, Opened};
+use crate::open::{Globals, Session};
 use crate::output::Output;
 use crate::stderr::note;
 
@@ -86,9 +86,9 @@ pub(crate) async fn run(globals: &Globals, args: BackupArgs) -> Result<(), Failu
 }
 
 async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
+    let session = globals.open_for_reading()?;
     let names = match of.collections.is_empty() {
-        true => opened.chronos.collections(&opened.route_to("any")).await?,
+        true => session.chronos.collections(&session.route_to("any")).await?,
         false => of.collections,
     };
     let mut out = Output::new();
@@ -96,7 +96,7 @@ async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> 
     let mut is_failed = false;
     // One that fails keeps no other from being backed up.
     for name in names {
-        match back_up_one(&opened, &name, to.as_deref()).await {
+        match back_up_one(&session, &name, to.as_deref()).await {
             Ok(done) => {
                 damaged += done.damaged;
                 out.now(&done.to_json())?;
@@ -104,7 +104,7 @@ async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> 
             Err(error) => is_failed |= reported(&format!("collection `{name}`"), &error),
         }
     }
-    opened.close().await?;
+    session.close().await?;
     if damaged > 0 {
         note(&format!(
             "error: DAMAGE: the payloads of {damaged} versions are missing or damaged, everything else is backed up; `verify` tells more"
@@ -113,8 +113,8 @@ async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> 
     if damaged == 0 && !is_failed { Ok(()) } else { Err(Failure::Reported) }
 }
 
-async fn back_up_one(opened: &Opened, name: &str, to: Option<&Path>) -> Result<BackedUp, Error> {
-    let mut backup = opened.chronos.existing(opened.route_to(name)).await?.backup();
+async fn back_up_one(session: &Session, name: &str, to: Option<&Path>) -> Result<BackedUp, Error> {
+    let mut backup = session.chronos.existing(session.route_to(name)).await?.backup();
     if let Some(folder) = to {
         backup = backup.to_folder(folder);
     }
@@ -128,11 +128,11 @@ fn reported(what: &str, error: &Error) -> bool {
 }
 
 /// The routes to what is meant.
-fn routes(opened: &Opened, of: &CollectionsArg) -> Vec<Route> {
+fn routes(session: &Session, of: &CollectionsArg) -> Vec<Route> {
     if of.collections.is_empty() {
-        return vec![Route { collection: None, ..opened.route_to("any") }];
+        return vec![Route { collection: None, ..session.route_to("any") }];
     }
-    of.collections.iter().map(|name| opened.route_to(name)).collect()
+    of.collections.iter().map(|name| session.route_to(name)).collect()
 }
 
 async fn list(globals: &Globals, args: ListArgs) -> Result<(), Failure> {
@@ -160,18 +160,18 @@ async fn look<F>(
 where
     F: Future<Output = Result<Vec<BackupInfo>, Error>>,
 {
-    let opened = globals.open_for_reading()?;
+    let session = globals.open_for_reading()?;
     let mut found = Vec::new();
     let mut is_failed = false;
-    for route in routes(&opened, of) {
+    for route in routes(&session, of) {
         let what =
             route.collection.as_ref().map_or("backups".to_owned(), |name| format!("collection `{name}`"));
-        match one(&opened.chronos, route).await {
+        match one(&session.chronos, route).await {
             Ok(backups) => found.extend(backups),
             Err(error) => is_failed |= reported(&what, &error),
         }
     }
-    opened.close().await?;
+    session.close().await?;
     tell(&found)?;
     if is_failed { Err(Failure::Reported) } else { Ok(()) }
 }

@@ -7,7 +7,7 @@ use chronow::{Chronow, Config, Scope};
 use clap::Args;
 
 use crate::failure::{Failure, one_line};
-use crate::open::{Globals, Opened};
+use crate::open::{Globals, Session};
 use crate::stderr::note;
 
 /// How long the end waits for a hot tier that does not answer.
@@ -26,7 +26,7 @@ pub(crate) struct NamespaceArg {
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) chronow: Chronow,
-    opened: Opened,
+    session: Session,
 }
 
 impl Globals {
@@ -40,8 +40,8 @@ impl Globals {
         self.connect(of, self.open_for_reading()?).await
     }
 
-    async fn connect(&self, of: &NamespaceArg, opened: Opened) -> Result<Connected, Failure> {
-        let section = opened.chronos.config().sections.get("chronow").cloned().unwrap_or(Json::Null);
+    async fn connect(&self, of: &NamespaceArg, session: Session) -> Result<Connected, Failure> {
+        let section = session.chronos.config().sections.get("chronow").cloned().unwrap_or(Json::Null);
         let config = Config::from_json(&section)?;
         if self.verbose {
             for warning in &config.warnings {
@@ -53,8 +53,8 @@ impl Globals {
         // Before the builder does, which would blame the configuration.
         Scope::new(&tenant, &namespace)?;
         let config = config.into_builder().tenant(tenant).namespace(namespace).build()?;
-        let chronow = Chronow::connect(config, Some(&opened.chronos)).await?;
-        Ok(Connected { chronow, opened })
+        let chronow = Chronow::connect(config, Some(&session.chronos)).await?;
+        Ok(Connected { chronow, session })
     }
 }
 
@@ -66,7 +66,7 @@ impl Connected {
             Ok(closed) => closed.map_err(Failure::from),
             Err(_) => Ok(()),
         };
-        let shut = self.opened.close().await;
+        let shut = self.session.close().await;
         done.and(closed).and(shut)
     }
 }

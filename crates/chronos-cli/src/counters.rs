@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::args::CollectionArg;
 use crate::failure::Failure;
-use crate::open::{Globals, Opened};
+use crate::open::{Globals, Session};
 use crate::output::Output;
 use crate::stderr::note;
 
@@ -105,21 +105,21 @@ struct RecountArgs {
 pub(crate) async fn run(globals: &Globals, args: CountersArgs) -> Result<(), Failure> {
     match args.command {
         CountersCommand::Get(args) => {
-            let (opened, collection) = open(globals, &args.of).await?;
+            let (session, collection) = open(globals, &args.of).await?;
             let totals = collection.counters().totals().await?;
-            opened.close().await?;
+            session.close().await?;
             Output::new().value(&totals.to_json())
         }
         CountersCommand::Unique(args) => {
-            let (opened, collection) = open(globals, &args.of).await?;
+            let (session, collection) = open(globals, &args.of).await?;
             let values = collection.counters().unique(args.rule, args.property).limit(args.limit).await?;
-            opened.close().await?;
+            session.close().await?;
             lines(values.iter().map(|value| value.to_json()))
         }
         CountersCommand::Buckets(args) => {
-            let (opened, collection) = open(globals, &args.of).await?;
+            let (session, collection) = open(globals, &args.of).await?;
             let buckets = collection.counters().buckets(args.period).await?;
-            opened.close().await?;
+            session.close().await?;
             lines(buckets.iter().map(|bucket| bucket.to_json()))
         }
         CountersCommand::Reset(args) => {
@@ -128,16 +128,16 @@ pub(crate) async fn run(globals: &Globals, args: CountersArgs) -> Result<(), Fai
                     "a reset forgets what was counted; say --confirm if that is meant",
                 ));
             }
-            let (opened, collection) = open(globals, &args.of).await?;
+            let (session, collection) = open(globals, &args.of).await?;
             collection.counters().reset().await?;
             let totals = collection.counters().totals().await?;
-            opened.close().await?;
+            session.close().await?;
             Output::new().value(&totals.to_json())
         }
         CountersCommand::Recount(args) => {
-            let (opened, collection) = open(globals, &args.of).await?;
+            let (session, collection) = open(globals, &args.of).await?;
             let counted = collection.counters().recount().await?;
-            opened.close().await?;
+            session.close().await?;
             if counted.damaged_count > 0 {
                 let name = collection.name();
                 note(&format!(
@@ -150,10 +150,10 @@ pub(crate) async fn run(globals: &Globals, args: CountersArgs) -> Result<(), Fai
     }
 }
 
-async fn open(globals: &Globals, of: &CollectionArg) -> Result<(Opened, Collection), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&of.collection).await?;
-    Ok((opened, collection))
+async fn open(globals: &Globals, of: &CollectionArg) -> Result<(Session, Collection), Failure> {
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&of.collection).await?;
+    Ok((session, collection))
 }
 
 fn lines(values: impl Iterator<Item = chronos_db::Json>) -> Result<(), Failure> {

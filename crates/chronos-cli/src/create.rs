@@ -30,12 +30,12 @@ pub(crate) struct CreateArgs {
 
 pub(crate) async fn run(globals: &Globals, args: CreateArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.of.collection)?;
+    let session = globals.open_for_writing()?;
+    let collection = session.collection(&args.of.collection)?;
     let mut create = args.write.apply(collection.create(document), Create::actor, Create::reason);
     if let Some(at) = args.at {
         create = create.at(at);
     }
     let made = create.await?;
-    opened.end(&collection, &made).await
+    session.end(&collection, &made).await
 }

@@ -22,10 +22,10 @@ pub(crate) struct DeleteArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: DeleteArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_writing()?;
-    let collection = opened.changeable(&args.item.of.collection).await?;
+    let session = globals.open_for_writing()?;
+    let collection = session.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made =
         args.change.apply(collection.delete(&id), Delete::actor, Delete::reason, Delete::expect_ov).await?;
-    opened.end(&collection, &made).await
+    session.end(&collection, &made).await
 }

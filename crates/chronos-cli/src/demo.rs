@@ -69,9 +69,9 @@ pub(crate) async fn run(globals: &Globals, _args: DemoArgs) -> Result<(), Failur
 
 async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), Failure> {
     let start = Instant::now();
-    let opened = Globals { data: Some(dir.to_owned()), ..globals.clone() }.open_for_writing()?;
-    let layout = opened.chronos.config().describe();
-    let mut story = Story { companies: opened.collection(COLLECTION)?, printer: Printer::new() };
+    let session = Globals { data: Some(dir.to_owned()), ..globals.clone() }.open_for_writing()?;
+    let layout = session.chronos.config().describe();
+    let mut story = Story { companies: session.collection(COLLECTION)?, printer: Printer::new() };
     let mut stop = Stop::listen();
     let told = tokio::select! {
         told = story.tell() => told,
@@ -82,7 +82,7 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     };
     // Only then the database file is complete by itself, and nothing is written into the folder any more; so
     // this is not cut short.
-    let closed = opened.chronos.shutdown().await;
+    let closed = session.chronos.shutdown().await;
     let example = told?;
     closed?;
     story.on_disk(&layout, &example, kept.then_some(dir))?;

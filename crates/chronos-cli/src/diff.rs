@@ -38,12 +38,12 @@ pub(crate) struct DiffArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: DiffArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let from = version(&collection, id, args.from_ov, args.from_time).await?;
     let to = version(&collection, id, args.to_ov, args.to_time).await?;
-    opened.close().await?;
+    session.close().await?;
     let mut changes = Vec::new();
     compare(&mut String::new(), Some(&from.document()), Some(&to.document()), &mut changes);
     Output::new()

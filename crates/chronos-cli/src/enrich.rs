@@ -29,8 +29,8 @@ pub(crate) struct EnrichArgs {
 
 pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let opened = globals.open_for_writing()?;
-    let collection = opened.changeable(&args.item.of.collection).await?;
+    let session = globals.open_for_writing()?;
+    let collection = session.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let mut enrich =
         args.change.apply(collection.enrich(&id, document), Enrich::actor, Enrich::reason, Enrich::expect_ov);
@@ -38,5 +38,5 @@ pub(crate) async fn run(globals: &Globals, args: EnrichArgs) -> Result<(), Failu
         enrich = enrich.function_id(function);
     }
     let made = enrich.await?;
-    opened.end(&collection, &made).await
+    session.end(&collection, &made).await
 }

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 use crate::args::{Among, find};
 use crate::failure::Failure;
 use crate::input;
-use crate::open::{Globals, Opened};
+use crate::open::{Globals, Session};
 use crate::output::Output;
 
 /// Erase an item, or all that match a filter, for good: versions, objects, what is indexed of them, and what
@@ -61,21 +61,21 @@ pub(crate) async fn run(globals: &Globals, args: EraseArgs) -> Result<(), Failur
     }
     let filter =
         args.filter.as_deref().map(|text| input::parse(text.as_bytes(), "the filter")).transpose()?;
-    let opened = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let collection = opened.existing(args.collection.as_deref().unwrap_or_default()).await?;
+    let session = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
+    let collection = session.existing(args.collection.as_deref().unwrap_or_default()).await?;
     let reason = args.reason.unwrap_or_default();
     match filter {
-        Some(filter) => matching(opened, &collection, filter, reason, args.actor, args.dry_run).await,
+        Some(filter) => matching(session, &collection, filter, reason, args.actor, args.dry_run).await,
         None => {
             let item = args.item.as_deref().unwrap_or_default();
             let id = find(item, &collection, Among::Deleted).await?;
-            one(opened, &collection, id, reason, args.actor, args.dry_run).await
+            one(session, &collection, id, reason, args.actor, args.dry_run).await
         }
     }
 }
 
 async fn one(
-    mut opened: Opened,
+    mut session: Session,
     collection: &Collection,
     id: ItemId,
     reason: String,
@@ -90,15 +90,15 @@ async fn one(
         counted(erase.dry_run().await?.to_json())
     } else {
         let certificate = erase.await?;
-        opened.flush(collection).await?;
+        session.flush(collection).await?;
         certificate.to_json()
     };
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&told)
 }
 
 async fn matching(
-    mut opened: Opened,
+    mut session: Session,
     collection: &Collection,
     filter: Json,
     reason: String,
@@ -120,10 +120,10 @@ async fn matching(
         while let Some(certificate) = certificates.try_next().await? {
             out.line(&certificate.to_json())?;
         }
-        opened.flush(collection).await?;
+        session.flush(collection).await?;
     }
     out.finish()?;
-    opened.close().await
+    session.close().await
 }
 
 fn counted(mut counts: Json) -> Json {
@@ -136,11 +136,11 @@ async fn certificates(
     collection: Option<&str>,
     id: Option<String>,
 ) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
+    let session = globals.open_for_reading()?;
     let mut list = match collection {
-        Some(name) => opened.existing(name).await?.certificates(),
+        Some(name) => session.existing(name).await?.certificates(),
         // Which collection makes no difference to where the others lie.
-        None => opened.collection("any")?.certificates().of_every_collection(),
+        None => session.collection("any")?.certificates().of_every_collection(),
     };
     let Some(id) = id else {
         let mut certificates = list.stream().await?;
@@ -149,11 +149,11 @@ async fn certificates(
             out.line(&certificate.to_json())?;
         }
         out.finish()?;
-        return opened.close().await;
+        return session.close().await;
     };
     list = list.id(id.as_str());
     let found = list.await?.pop();
-    opened.close().await?;
+    session.close().await?;
     let certificate = found.ok_or_else(|| Error::not_found(format!("there is no certificate {id}")))?;
     Output::new().value(&certificate.to_json())
 }

@@ -27,8 +27,8 @@ pub(crate) struct ExportArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: ExportArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.of.collection).await?;
     let mut out = Output::new();
     let mut views = args.point.apply(collection.list(), List::as_of, List::as_of_cv).stream().await?;
     while let Some(view) = views.try_next().await? {
@@ -36,5 +36,5 @@ pub(crate) async fn run(globals: &Globals, args: ExportArgs) -> Result<(), Failu
     }
     drop(views);
     out.finish()?;
-    opened.close().await
+    session.close().await
 }

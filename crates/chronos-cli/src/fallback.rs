@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use futures::StreamExt as _;
 
 use crate::failure::{Failure, one_line};
-use crate::open::{Globals, Opened};
+use crate::open::{Globals, Session};
 use crate::output::Output;
 use crate::stderr::note;
 
@@ -63,16 +63,16 @@ struct OperationArg {
 }
 
 pub(crate) async fn run(globals: &Globals, args: FallbackArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let done = act(&opened, args.command).await;
+    let session = globals.open_for_reading()?;
+    let done = act(&session, args.command).await;
     // A document store that is away takes its time to be closed, and nothing was written to it.
-    let Opened { chronos, .. } = opened;
+    let Session { chronos, .. } = session;
     let closed = chronos.shutdown_within(Duration::from_millis(500)).await;
     done.and(closed.map(drop).map_err(Failure::from))
 }
 
-async fn act(opened: &Opened, command: FallbackCommand) -> Result<(), Failure> {
-    let fallback = opened.chronos.fallback()?;
+async fn act(session: &Session, command: FallbackCommand) -> Result<(), Failure> {
+    let fallback = session.chronos.fallback()?;
     match command {
         FallbackCommand::Stats => {
             let stats = fallback.stats().await?;

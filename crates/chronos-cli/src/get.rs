@@ -29,8 +29,8 @@ pub(crate) struct GetArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: GetArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.item.of.collection).await?;
     let past = args.ov.is_some() || args.point.at.is_some() || args.point.cv.is_some();
     let among = if past || args.show.include_deleted { Among::Deleted } else { Among::Live };
     let id = args.item.find(&collection, among).await?;
@@ -40,7 +40,7 @@ pub(crate) async fn run(globals: &Globals, args: GetArgs) -> Result<(), Failure>
         get = get.version(ov);
     }
     let found = get.await?;
-    opened.close().await?;
+    session.close().await?;
     let view = found.ok_or_else(|| {
         let what = if past { "there was no such item, or no such version" } else { "there is no such item" };
         Error::not_found(what).during("get").in_collection(collection.name()).on_item(id)

@@ -23,8 +23,8 @@ pub(crate) struct HistoryArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: HistoryArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let mut history = collection.history(&id);
     if args.newest_first {
@@ -37,5 +37,5 @@ pub(crate) async fn run(globals: &Globals, args: HistoryArgs) -> Result<(), Fail
     }
     drop(versions);
     out.finish()?;
-    opened.close().await
+    session.close().await
 }

@@ -68,8 +68,8 @@ struct Counts {
 pub(crate) async fn run(globals: &Globals, args: ImportArgs) -> Result<(), Failure> {
     let began = Instant::now();
     let mut lines = Lines::open(&args.log, ImportOp::parse)?;
-    let mut opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.of.collection)?;
+    let mut session = globals.open_for_writing()?;
+    let collection = session.collection(&args.of.collection)?;
     let mut importer = collection.import(&args.key_property);
     if let Some(name) = &args.log_name {
         importer = importer.log(name);
@@ -84,9 +84,9 @@ pub(crate) async fn run(globals: &Globals, args: ImportArgs) -> Result<(), Failu
     let imported = import.all(&mut lines, args.batch as usize).await;
     import.bar.finish_and_clear();
     // What was written before a failure gets its time, too.
-    let settled = opened.flush(&collection).await;
+    let settled = session.flush(&collection).await;
     let told = settled.and_then(|unflushed| Output::new().value(&import.counts.to_json(began, unflushed)));
-    let closed = opened.close().await;
+    let closed = session.close().await;
     imported.and(told).and(closed)?;
     if import.counts.failed > 0 { Err(Failure::Reported) } else { Ok(()) }
 }

@@ -75,8 +75,8 @@ impl From<OnDamageArg> for OnDamage {
 
 pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure> {
     let filter = args.filter.as_deref().map(parse_filter).transpose()?;
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.of.collection).await?;
     let list = collection.list().on_built_in(tell_built_in).on_damage(args.on_damage.into());
     let list = args.point.apply(list, List::as_of, List::as_of_cv);
     let mut list = args.show.apply(list, List::include_deleted, List::project, List::presign);
@@ -97,7 +97,7 @@ pub(crate) async fn run(globals: &Globals, args: ListArgs) -> Result<(), Failure
     } else {
         one_page(list.limit(args.limit), args.page).await
     };
-    opened.close().await?;
+    session.close().await?;
     listed
 }
 

@@ -53,15 +53,15 @@ struct TenantsArgs {
 }
 
 async fn tenants(globals: &Globals, args: TenantsArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let mut route = opened.route_of(&args.assign);
+    let session = globals.open_for_reading()?;
+    let mut route = session.route_of(&args.assign);
     route.collection = args.collection;
-    let mut migrate = opened.chronos.migrate_tenants(route, args.assign);
+    let mut migrate = session.chronos.migrate_tenants(route, args.assign);
     if args.dry_run {
         migrate = migrate.dry_run();
     }
     let done = migrate.await?;
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&done.to_json())?;
     if done.left == 0 {
         return Ok(());
@@ -108,8 +108,8 @@ async fn messaging(globals: &Globals, args: MessagingArgs) -> Result<(), Failure
         }
         None => None,
     };
-    let opened = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let mut migrate = opened.chronos.migrate_messaging();
+    let session = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
+    let mut migrate = session.chronos.migrate_messaging();
     if let Some(source) = &source {
         migrate = migrate.from(source);
     }
@@ -120,7 +120,7 @@ async fn messaging(globals: &Globals, args: MessagingArgs) -> Result<(), Failure
     if let Some(source) = source {
         source.shutdown().await?;
     }
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&done.to_json())?;
     if done.problems == 0 {
         return Ok(());

@@ -77,7 +77,7 @@ pub(crate) struct Globals {
 
 /// An opened configuration.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct Session {
     pub(crate) chronos: Chronos,
     route: Route,
     tenant_is_given: bool,
@@ -87,18 +87,18 @@ pub(crate) struct Opened {
 
 impl Globals {
     /// For commands that may create what isn't there.
-    pub(crate) fn open_for_writing(&self) -> Result<Opened, Failure> {
+    pub(crate) fn open_for_writing(&self) -> Result<Session, Failure> {
         self.open(self.load()?)
     }
 
     /// For commands that look: they find nothing where nothing is, and leave nothing behind.
-    pub(crate) fn open_for_reading(&self) -> Result<Opened, Failure> {
+    pub(crate) fn open_for_reading(&self) -> Result<Session, Failure> {
         let mut config = self.load()?;
         absent_is_empty(&mut config);
         self.open(config)
     }
 
-    fn open(&self, config: Config) -> Result<Opened, Failure> {
+    fn open(&self, config: Config) -> Result<Session, Failure> {
         for warning in &config.without_effect {
             note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
         }
@@ -113,7 +113,7 @@ impl Globals {
         }
         let chronos = Chronos::builder(config).env(env).cache_bytes(CACHE_BYTES).open()?;
         self.open.lock().push(chronos.clone());
-        Ok(Opened { chronos, route: self.route(), tenant_is_given: self.tenant.is_some(), waiting: false })
+        Ok(Session { chronos, route: self.route(), tenant_is_given: self.tenant.is_some(), waiting: false })
     }
 
     /// Closes what a command that failed left open: a client that is dropped with the runtime, while it works,
@@ -163,7 +163,7 @@ impl Globals {
     }
 }
 
-impl Opened {
+impl Session {
     /// Where the options lead to for this tenant, unless they name another.
     pub(crate) fn route_of(&self, tenant: &str) -> Route {
         let named = self.tenant_is_given;

@@ -25,12 +25,12 @@ pub(crate) struct ReplaceArgs {
 
 pub(crate) async fn run(globals: &Globals, args: ReplaceArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let opened = globals.open_for_writing()?;
-    let collection = opened.changeable(&args.item.of.collection).await?;
+    let session = globals.open_for_writing()?;
+    let collection = session.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made = args
         .change
         .apply(collection.replace(&id, document), Replace::actor, Replace::reason, Replace::expect_ov)
         .await?;
-    opened.end(&collection, &made).await
+    session.end(&collection, &made).await
 }

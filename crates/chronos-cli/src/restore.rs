@@ -35,8 +35,8 @@ struct Target {
 }
 
 pub(crate) async fn run(globals: &Globals, args: RestoreArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_writing()?;
-    let collection = opened.changeable(&args.item.of.collection).await?;
+    let session = globals.open_for_writing()?;
+    let collection = session.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let mut restore =
         args.change.apply(collection.restore(&id), Restore::actor, Restore::reason, Restore::expect_ov);
@@ -47,5 +47,5 @@ pub(crate) async fn run(globals: &Globals, args: RestoreArgs) -> Result<(), Fail
         restore = restore.to_time(at);
     }
     let made = restore.await?;
-    opened.end(&collection, &made).await
+    session.end(&collection, &made).await
 }

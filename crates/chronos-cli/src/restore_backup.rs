@@ -42,13 +42,13 @@ pub(crate) struct RestoreBackupArgs {
 }
 
 pub(crate) async fn run(globals: &Globals, args: RestoreBackupArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_writing()?;
-    let source = opened.collection(&args.of.collection)?;
-    let mut route = opened.route_to(args.into.as_deref().unwrap_or(&args.of.collection));
+    let session = globals.open_for_writing()?;
+    let source = session.collection(&args.of.collection)?;
+    let mut route = session.route_to(args.into.as_deref().unwrap_or(&args.of.collection));
     if let Some(tenant) = args.into_tenant {
         route = route.tenant(tenant);
     }
-    let target = opened.chronos.with(route)?;
+    let target = session.chronos.with(route)?;
     let mut restore = target.restore_backup().of(&source);
     if let Some(folder) = args.from {
         restore = restore.from_folder(folder);
@@ -57,7 +57,7 @@ pub(crate) async fn run(globals: &Globals, args: RestoreBackupArgs) -> Result<()
         restore = restore.from_database(database);
     }
     let restored = args.point.apply(restore, RestoreBackup::to_time, RestoreBackup::to_cv).await?;
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&restored.to_json())?;
     if restored.damaged == 0 {
         return Ok(());

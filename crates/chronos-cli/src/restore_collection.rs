@@ -46,8 +46,8 @@ struct Target {
 }
 
 pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Result<(), Failure> {
-    let mut opened = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let collection = opened.existing(&args.of.collection).await?;
+    let mut session = if args.dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
+    let collection = session.existing(&args.of.collection).await?;
     let mut restore = args.write.apply(
         collection.restore_collection(),
         RestoreCollection::actor,
@@ -78,9 +78,9 @@ pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Resul
     if args.dry_run {
         told["dryRun"] = true.into();
     } else {
-        opened.flush(&collection).await?;
+        session.flush(&collection).await?;
     }
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&told)?;
     if done.failed == 0 {
         return Ok(());

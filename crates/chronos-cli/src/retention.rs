@@ -51,35 +51,35 @@ pub(crate) struct ManifestsArgs {
 }
 
 pub(crate) async fn roll_up(globals: &Globals, args: RollupArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let mut roll_up = opened.existing(&args.of.collection).await?.roll_up();
+    let session = globals.open_for_reading()?;
+    let mut roll_up = session.existing(&args.of.collection).await?.roll_up();
     if args.dry_run {
         roll_up = roll_up.dry_run();
     }
     let done = roll_up.await?;
-    opened.close().await?;
+    session.close().await?;
     let mut out = Output::new();
     out.line(&done.to_json())?;
     out.finish()
 }
 
 pub(crate) async fn prune(globals: &Globals, args: PruneArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let mut prune = opened.existing(&args.of.collection).await?.prune();
+    let session = globals.open_for_reading()?;
+    let mut prune = session.existing(&args.of.collection).await?.prune();
     if args.dry_run {
         prune = prune.dry_run();
     }
     let done = prune.await?;
-    opened.close().await?;
+    session.close().await?;
     let mut out = Output::new();
     out.line(&done.to_json())?;
     out.finish()
 }
 
 pub(crate) async fn manifests(globals: &Globals, args: ManifestsArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let found = opened.existing(&args.of.collection).await?.manifests().await?;
-    opened.close().await?;
+    let session = globals.open_for_reading()?;
+    let found = session.existing(&args.of.collection).await?.manifests().await?;
+    session.close().await?;
     let mut out = Output::new();
     for manifest in found {
         out.line(&manifest.to_json())?;

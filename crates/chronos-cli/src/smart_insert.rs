@@ -32,8 +32,8 @@ pub(crate) struct SmartInsertArgs {
 
 pub(crate) async fn run(globals: &Globals, args: SmartInsertArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.of.collection)?;
+    let session = globals.open_for_writing()?;
+    let collection = session.collection(&args.of.collection)?;
     let keys: Vec<&str> = args.unique.iter().map(String::as_str).collect();
     let mut insert =
         args.write.apply(collection.smart_insert(document, &keys), SmartInsert::actor, SmartInsert::reason);
@@ -41,5 +41,5 @@ pub(crate) async fn run(globals: &Globals, args: SmartInsertArgs) -> Result<(), 
         insert = insert.function_id(function);
     }
     let made = insert.await?;
-    opened.end(&collection, &made).await
+    session.end(&collection, &made).await
 }

@@ -72,8 +72,8 @@ async fn run(
     begin: fn(&Chronos, String, Json) -> GetTiered,
 ) -> Result<(), Failure> {
     let filter = input::parse(args.filter.as_bytes(), "the filter")?;
-    let opened = globals.open_for_reading()?;
-    let mut get = begin(&opened.chronos, args.of.collection, filter);
+    let session = globals.open_for_reading()?;
+    let mut get = begin(&session.chronos, args.of.collection, filter);
     if let Some(tenant) = &globals.tenant {
         get = get.tenant(tenant);
     }
@@ -93,6 +93,6 @@ async fn run(
         get = get.as_of(at);
     }
     let found = get.await;
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&found?.to_json())
 }

@@ -27,12 +27,12 @@ pub(crate) struct UpdateArgs {
 
 pub(crate) async fn run(globals: &Globals, args: UpdateArgs) -> Result<(), Failure> {
     let document = input::document(&args.document)?;
-    let opened = globals.open_for_writing()?;
-    let collection = opened.changeable(&args.item.of.collection).await?;
+    let session = globals.open_for_writing()?;
+    let collection = session.changeable(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let made = args
         .change
         .apply(collection.update(&id, document), Update::actor, Update::reason, Update::expect_ov)
         .await?;
-    opened.end(&collection, &made).await
+    session.end(&collection, &made).await
 }

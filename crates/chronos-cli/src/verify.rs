@@ -33,15 +33,15 @@ pub(crate) struct VerifyArgs {
 
 pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failure> {
     // A repair creates nothing either where nothing is.
-    let mut opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.of.collection).await?;
+    let mut session = globals.open_for_reading()?;
+    let collection = session.existing(&args.of.collection).await?;
     let mut verify = collection.verify();
     if args.repair {
-        opened.waiting = collection.flush(STORING).await?.waiting > 0;
+        session.waiting = collection.flush(STORING).await?.waiting > 0;
         verify = verify.repair();
     }
     let found = verify.await?;
-    opened.close().await?;
+    session.close().await?;
     let mut out = Output::new();
     out.line(&found.to_json())?;
     out.finish()?;

@@ -100,32 +100,32 @@ pub(crate) async fn run(globals: &Globals, args: WithEntitiesArgs) -> Result<(),
 
 async fn insert(globals: &Globals, args: InsertArgs) -> Result<(), Failure> {
     let (mappings, document) = (args.mapping.read()?, input::document(&args.document)?);
-    let mut opened = globals.open_for_writing()?;
-    let collection = opened.collection(&args.of.collection)?;
+    let mut session = globals.open_for_writing()?;
+    let collection = session.collection(&args.of.collection)?;
     let insert = collection.insert_with_entities(document, mappings);
     let insert = args.write.apply(insert, InsertWithEntities::actor, InsertWithEntities::reason);
     let inserted = match insert.await {
         Ok(inserted) => inserted,
         // A client that is dropped open says good-bye to its server in the background, and panics if the runtime
         // ends meanwhile.
-        Err(error) => return opened.close().await.and(Err(error.into())),
+        Err(error) => return session.close().await.and(Err(error.into())),
     };
     for skipped in &inserted.skipped {
         note(&format!("`{}` is no entity: {}", skipped.property, skipped.reason));
     }
     // What waits of the entities' collections, closing stores.
-    opened.flush(&collection).await?;
-    opened.close().await?;
+    session.flush(&collection).await?;
+    session.close().await?;
     Output::new().value(&inserted.to_json())
 }
 
 async fn get(globals: &Globals, args: GetArgs) -> Result<(), Failure> {
     let mappings = args.mapping.read()?;
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Live).await?;
     let found = collection.get_with_entities(&id, mappings).await;
-    opened.close().await?;
+    session.close().await?;
     let found = found?;
     if found.record.is_none() {
         let missing = Error::not_found("there is no such item").during("get with entities");

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::failure::{Failure, one_line};
 use crate::metrics::MetricsArg;
-use crate::open::{Globals, Opened};
+use crate::open::{Globals, Session};
 use crate::output::Output;
 use crate::stderr::note;
 use crate::stop::Stop;
@@ -49,30 +49,30 @@ pub(crate) struct WorkerArgs {
 pub(crate) async fn run(globals: &Globals, args: WorkerArgs) -> Result<(), Failure> {
     args.metrics.serve()?;
     // One that stays waits for the store to come into being, too.
-    let mut opened = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let worker = worker(&opened, &args).await?;
+    let mut session = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
+    let worker = worker(&session, &args).await?;
     if args.once {
         let report = worker.once(Duration::from_secs(args.limit)).await;
-        opened.waiting = report.amounts["waiting"] > 0;
-        opened.close().await?;
+        session.waiting = report.amounts["waiting"] > 0;
+        session.close().await?;
         let mut out = Output::new();
         out.line(&report.to_json())?;
         out.finish()?;
         return end(&report, args.collection.as_deref());
     }
     until_stopped(&worker, Duration::from_secs(args.every)).await?;
-    opened.close().await
+    session.close().await
 }
 
-async fn worker(opened: &Opened, args: &WorkerArgs) -> Result<Worker, Failure> {
-    let worker = opened.chronos.worker();
+async fn worker(session: &Session, args: &WorkerArgs) -> Result<Worker, Failure> {
+    let worker = session.chronos.worker();
     let Some(name) = &args.collection else { return Ok(worker) };
     if args.once {
-        opened.existing(name).await?;
-    } else if !opened.collection(name)?.exists().await? {
+        session.existing(name).await?;
+    } else if !session.collection(name)?.exists().await? {
         note(&format!("nothing was ever written to a collection `{name}` yet"));
     }
-    Ok(worker.only(opened.route_to(name))?)
+    Ok(worker.only(session.route_to(name))?)
 }
 
 /// What is left is an error of a worker that was to end when nothing is.

@@ -90,7 +90,7 @@ pub(crate) fn writes(log: &Log, operations: &[Operation]) -> Violations {
 /// What is known of one item before some moment.
 struct Before<'o> {
     /// The newest version anybody was told of.
-    floor: i64,
+    known_ov: i64,
     /// Somebody was told that it is erased.
     erased: Option<&'o Operation>,
 }
@@ -110,11 +110,11 @@ impl<'o> Reads<'o> {
     }
 
     fn before(&self, item: &str, moment: u64) -> Before<'o> {
-        let mut before = Before { floor: -1, erased: None };
+        let mut before = Before { known_ov: -1, erased: None };
         for operation in self.of(item).filter(|other| other.ended.is_some_and(|ended| ended < moment)) {
             match (&operation.told, &operation.asked) {
                 (Told::Written { ov, .. }, _) | (Told::Seen(Seen { ov, .. }), Asked::Latest) => {
-                    before.floor = before.floor.max(*ov);
+                    before.known_ov = before.known_ov.max(*ov);
                 }
                 (Told::Erased, _) => before.erased = Some(operation),
                 _ => {}
@@ -129,9 +129,9 @@ impl<'o> Reads<'o> {
             && self.of(item).any(|other| other.asked == Asked::Erase && other.began < moment)
     }
 
-    /// Whether the item may be absent for who sees no version below `floor`.
-    fn may_be_absent(&self, item: &str, floor: i64, moment: u64) -> bool {
-        let deleted = |row: &Row| row.ov >= floor && row.deletes();
+    /// Whether the item may be absent for who sees no version below `known_ov`.
+    fn may_be_absent(&self, item: &str, known_ov: i64, moment: u64) -> bool {
+        let deleted = |row: &Row| row.ov >= known_ov && row.deletes();
         self.may_be_erased(item, moment)
             || self.log.items.get(item).is_some_and(|rows| rows.iter().any(deleted))
     }
@@ -155,11 +155,11 @@ impl<'o> Reads<'o> {
         }
         match (&operation.asked, &operation.told) {
             (Asked::Latest, Told::Seen(seen)) => {
-                (seen.ov < before.floor).then(|| format!("version {} was known", before.floor))
+                (seen.ov < before.known_ov).then(|| format!("version {} was known", before.known_ov))
             }
             (Asked::Latest, Told::Nothing) | (Asked::Update | Asked::Delete, Told::Refused("NOT_FOUND")) => {
-                let absent = self.may_be_absent(item, before.floor, ended);
-                (!absent).then(|| format!("version {} was known, and nothing deletes it", before.floor))
+                let absent = self.may_be_absent(item, before.known_ov, ended);
+                (!absent).then(|| format!("version {} was known, and nothing deletes it", before.known_ov))
             }
             (Asked::Erase, Told::Refused("NOT_FOUND")) => {
                 (!self.may_be_erased(item, ended)).then(|| "nobody erased it".to_owned())

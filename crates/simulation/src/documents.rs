@@ -87,15 +87,15 @@ impl SimulatedDocuments {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::database("the store is closed"));
         }
-        let give_up = Instant::now() + LIMIT;
+        let deadline = Instant::now() + LIMIT;
         loop {
             let open = self.process.documents_from().max(self.world.primary_from());
             if Instant::now() >= open {
                 return Ok(());
             }
-            sleep_until(open.min(give_up)).await;
+            sleep_until(open.min(deadline)).await;
             self.process.pass().await;
-            if Instant::now() >= give_up {
+            if Instant::now() >= deadline {
                 return Err(Error::database(format!("no server for `{what}` within 30 s; nothing was done"))
                     .retryable());
             }

@@ -101,26 +101,26 @@ async fn whole(world: &Arc<World>) -> Result<Violations> {
     let log = Log::read(&*world.documents).await?;
     let living: Vec<u32> = cluster.machines.lock().iter().map(|machine| machine.process.number).collect();
     let mut wrong = check::stored_by_the_living(&log, &operations, &living);
-    let judge = Machine::start(world, 0)?;
-    wrong.extend(work(&judge.chronos).await);
+    let auditor = Machine::start(world, 0)?;
+    wrong.extend(work(&auditor.chronos).await);
     // A number that a dead process was given is closed by whoever wants to pass it.
-    judge.things.create(json!({ BY: JUDGE })).actor(format!("op-{JUDGE}")).await?;
-    judge.things.stable_cv().await?;
-    wrong.extend(work(&judge.chronos).await);
+    auditor.things.create(json!({ BY: JUDGE })).actor(format!("op-{JUDGE}")).await?;
+    auditor.things.stable_cv().await?;
+    wrong.extend(work(&auditor.chronos).await);
     let log = Log::read(&*world.documents).await?;
     wrong.extend(check::log(&log));
     wrong.extend(check::writes(&log, &operations));
     wrong.extend(check::reads(&log, &operations));
     wrong.extend(check::drained(&log));
-    wrong.extend(final_reads(&judge, &log).await?);
+    wrong.extend(final_reads(&auditor, &log).await?);
     for _ in 0..2 {
         wait(A_DAY).await;
-        wrong.extend(work(&judge.chronos).await);
+        wrong.extend(work(&auditor.chronos).await);
     }
     let log = Log::read(&*world.documents).await?;
     let keys: Vec<String> = world.objects.list("").map_ok(|object| object.key).try_collect().await?;
     wrong.extend(check::leftovers(&log, &keys));
-    for problem in judge.things.verify().await?.problems {
+    for problem in auditor.things.verify().await?.problems {
         wrong.push(format!("verify: {problem:?}"));
     }
     wrong.extend(unchanged(&operations, &world.history.operations()));
@@ -140,14 +140,14 @@ fn unchanged(then: &[Operation], now: &[Operation]) -> Violations {
 }
 
 /// Every version of every item, through the front door.
-async fn final_reads(judge: &Machine, log: &Log) -> Result<Violations> {
+async fn final_reads(auditor: &Machine, log: &Log) -> Result<Violations> {
     let mut wrong = Vec::new();
     let mut live = Vec::new();
     for (item, rows) in &log.items {
         let id = item.parse()?;
         let erased = log.is_erased(item);
         for row in rows.iter().filter(|row| !row.deletes()) {
-            let told = judge.things.get(&id).version(row.ov).await.map(seen);
+            let told = auditor.things.get(&id).version(row.ov).await.map(seen);
             let right = match &told {
                 Ok(Told::Nothing) => erased,
                 Ok(Told::Seen(seen)) => {
@@ -161,7 +161,7 @@ async fn final_reads(judge: &Machine, log: &Log) -> Result<Violations> {
             }
         }
         let Some(newest) = rows.last() else { continue };
-        let told = judge.things.get(&id).await.map(seen);
+        let told = auditor.things.get(&id).await.map(seen);
         let absent = erased || newest.deletes();
         if !absent {
             live.push(item.clone());
@@ -175,7 +175,7 @@ async fn final_reads(judge: &Machine, log: &Log) -> Result<Violations> {
             wrong.push(format!("in the end {told:?} is the newest of {item}, which is {newest:?}"));
         }
     }
-    let listed = judge.things.list().limit(1000).await?;
+    let listed = auditor.things.list().limit(1000).await?;
     let mut listed: Vec<String> = listed.items.iter().map(|view| view.id.to_string()).collect();
     listed.sort();
     if listed != live {

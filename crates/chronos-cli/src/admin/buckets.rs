@@ -25,8 +25,8 @@ pub(crate) struct BucketsArgs {
 }
 
 pub(super) async fn run(globals: &Globals, args: BucketsArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let mut ensure = opened.chronos.admin().ensure_buckets();
+    let session = globals.open_for_reading()?;
+    let mut ensure = session.chronos.admin().ensure_buckets();
     if args.create {
         ensure = ensure.create();
     }
@@ -34,7 +34,7 @@ pub(super) async fn run(globals: &Globals, args: BucketsArgs) -> Result<(), Fail
         ensure = ensure.dry_run();
     }
     let ensured = ensure.await;
-    look::close(&opened).await;
+    look::close(&session).await;
     let ensured = ensured?;
     Output::new().value(&ensured.to_json())?;
     if ensured.is_ok() {

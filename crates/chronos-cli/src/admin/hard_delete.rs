@@ -28,8 +28,8 @@ pub(crate) struct HardDeleteArgs {
 
 pub(super) async fn run(globals: &Globals, args: HardDeleteArgs) -> Result<(), Failure> {
     let is_dry_run = args.confirm.is_dry_run();
-    let mut opened = if is_dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
-    let collection = opened.existing(&args.item.of.collection).await?;
+    let mut session = if is_dry_run { globals.open_for_reading()? } else { globals.open_for_writing()? };
+    let collection = session.existing(&args.item.of.collection).await?;
     let id = args.item.find(&collection, Among::Deleted).await?;
     let mut delete = args.write.apply(collection.hard_delete(&id), HardDelete::actor, HardDelete::reason);
     if is_dry_run {
@@ -37,8 +37,8 @@ pub(super) async fn run(globals: &Globals, args: HardDeleteArgs) -> Result<(), F
     }
     let deleted = delete.await?;
     if !is_dry_run {
-        opened.flush(&collection).await?;
+        session.flush(&collection).await?;
     }
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&deleted.to_json())
 }

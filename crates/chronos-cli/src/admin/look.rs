@@ -5,7 +5,7 @@ use std::time::Duration;
 use chronos_db::Json;
 
 use crate::failure::Failure;
-use crate::open::{Globals, Opened};
+use crate::open::{Globals, Session};
 use crate::output::Output;
 use crate::stderr::note;
 
@@ -13,15 +13,15 @@ use crate::stderr::note;
 const CLOSE: Duration = Duration::from_millis(500);
 
 /// Closes what was only looked at: what is away takes its time to be closed, and nothing was written to it.
-pub(super) async fn close(opened: &Opened) {
+pub(super) async fn close(session: &Session) {
     // What could be said of a store that does not answer has been said.
-    let _ = opened.chronos.shutdown_within(CLOSE).await;
+    let _ = session.chronos.shutdown_within(CLOSE).await;
 }
 
 pub(super) async fn health(globals: &Globals) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let health = opened.chronos.admin().health().await;
-    close(&opened).await;
+    let session = globals.open_for_reading()?;
+    let health = session.chronos.admin().health().await;
+    close(&session).await;
     let health = health?;
     Output::new().value(&health.to_json())?;
     for ping in health.connections.iter().chain(&health.storages).filter(|ping| !ping.is_ok()) {
@@ -31,27 +31,27 @@ pub(super) async fn health(globals: &Globals) -> Result<(), Failure> {
 }
 
 pub(super) fn backends(globals: &Globals) -> Result<(), Failure> {
-    let opened = globals.open_for_writing()?;
+    let session = globals.open_for_writing()?;
     let mut out = Output::new();
-    for backend in opened.chronos.admin().backends() {
+    for backend in session.chronos.admin().backends() {
         out.line(&backend.to_json())?;
     }
     out.finish()
 }
 
 pub(super) async fn storage(globals: &Globals) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let checked = opened.chronos.admin().check_storage().await;
-    close(&opened).await;
+    let session = globals.open_for_reading()?;
+    let checked = session.chronos.admin().check_storage().await;
+    close(&session).await;
     let checked = checked?;
     let lines = checked.iter().map(|storage| (storage.to_json(), storage.is_ok()));
     print(lines.collect(), "could not be reached")
 }
 
 pub(super) async fn spaces(globals: &Globals) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let checked = opened.chronos.admin().check_spaces().await;
-    close(&opened).await;
+    let session = globals.open_for_reading()?;
+    let checked = session.chronos.admin().check_spaces().await;
+    close(&session).await;
     let checked = checked?;
     let lines = checked.iter().map(|space| (space.to_json(), space.is_valid()));
     print(lines.collect(), "are not valid as DigitalOcean Spaces")

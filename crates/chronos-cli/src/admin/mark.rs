@@ -37,8 +37,8 @@ pub(crate) struct MarkProcessedArgs {
 }
 
 pub(super) async fn run(globals: &Globals, args: MarkProcessedArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.of.collection).await?;
     let is_dry_run = args.confirm.is_dry_run();
     let told = match &args.item {
         Some(item) => {
@@ -56,6 +56,6 @@ pub(super) async fn run(globals: &Globals, args: MarkProcessedArgs) -> Result<()
             if is_dry_run { mark.dry_run().await? } else { mark.await? }.to_json()
         }
     };
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&told)
 }

@@ -26,13 +26,13 @@ pub(crate) struct OrphansArgs {
 }
 
 pub(super) async fn run(globals: &Globals, args: OrphansArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.of.collection).await?;
     let age = Duration::from_secs(u64::from(args.older_than_hours) * 3_600);
     let mut told = chronos_db::json!({ "collection": collection.name() });
     for (key, value) in collection.collect_orphans(age).await?.to_json().as_object().into_iter().flatten() {
         told[key.as_str()] = value.clone();
     }
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&told)
 }

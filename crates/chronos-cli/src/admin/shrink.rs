@@ -28,8 +28,8 @@ pub(crate) struct ShrinkArgs {
 }
 
 pub(super) async fn run(globals: &Globals, args: ShrinkArgs) -> Result<(), Failure> {
-    let opened = globals.open_for_reading()?;
-    let collection = opened.existing(&args.of.collection).await?;
+    let session = globals.open_for_reading()?;
+    let collection = session.existing(&args.of.collection).await?;
     let mut shrink = collection.shrink_shadows();
     if args.all {
         shrink = shrink.all();
@@ -38,6 +38,6 @@ pub(super) async fn run(globals: &Globals, args: ShrinkArgs) -> Result<(), Failu
         shrink = shrink.dry_run();
     }
     let shrunk = shrink.await?;
-    opened.close().await?;
+    session.close().await?;
     Output::new().value(&shrunk.to_json())
 }

@@ -129,7 +129,7 @@ impl ResultStore {
 
     /// Notes that a run has put all results of these groups. One of an erasure that came later stays open; one that
     /// came before the run began is done with it.
-    pub(super) async fn settle(&self, run: &Stamp, OpenMarks(mut marks): OpenMarks) -> Result<()> {
+    pub(super) async fn close(&self, run: &Stamp, OpenMarks(mut marks): OpenMarks) -> Result<()> {
         if marks.is_empty() {
             return Ok(());
         }

@@ -54,7 +54,7 @@ pub(super) async fn run(
     }
     let coverage = timeframes.map_or(Coverage::All, |(from, to)| Coverage::Timeframes(from, to));
     run.store.end(&run.stamp, coverage).await?;
-    run.store.settle(&run.stamp, marks).await?;
+    run.store.close(&run.stamp, marks).await?;
     run.store.sweep().await?;
     Ok(count)
 }

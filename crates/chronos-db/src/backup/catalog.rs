@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 
-use super::format::{BackupKind, INDEX_TYPE, Member, Segment, Subject, parse_index_key, parse_member_key};
+use super::format::{
+    BackupKind, INDEX_TYPE, MemberFile, Segment, Subject, parse_index_key, parse_member_key,
+};
+use super::location::BackupLocation;
 use super::member::{Entry, unpack};
-use super::place::Place;
 use crate::{Error, Result};
 
 /// So often is looked again at what was taken away because something newer took its place.
@@ -58,7 +60,7 @@ impl Chain {
         format!("{}index/{}", self.prefix, segment.name())
     }
 
-    pub(super) fn member_key(&self, member: &Member) -> String {
+    pub(super) fn member_key(&self, member: &MemberFile) -> String {
         format!("{}members/{}", self.prefix, member.name)
     }
 
@@ -79,9 +81,9 @@ impl Chain {
 }
 
 /// The chains below a prefix, with their indexes; of a backup that wrote none yet, or has died, there is none.
-async fn find(place: &Place, prefix: &str) -> Result<BTreeMap<String, Revisions>> {
+async fn find(location: &BackupLocation, prefix: &str) -> Result<BTreeMap<String, Revisions>> {
     let mut found = BTreeMap::<String, Revisions>::new();
-    let mut listed = place.list(prefix);
+    let mut listed = location.list(prefix);
     while let Some(object) = listed.try_next().await? {
         if let Some(key) = parse_index_key(&object.key) {
             let newest = found.entry(key.chain_prefix).or_default().entry(key.first_cv).or_default();
@@ -94,20 +96,26 @@ async fn find(place: &Place, prefix: &str) -> Result<BTreeMap<String, Revisions>
 }
 
 /// Every chain below a prefix, and what is wrong with the indexes of each.
-pub(super) async fn chains(place: &Place, prefix: &str) -> Result<Vec<(Chain, Vec<BackupProblem>)>> {
+pub(super) async fn chains(
+    location: &BackupLocation,
+    prefix: &str,
+) -> Result<Vec<(Chain, Vec<BackupProblem>)>> {
     let mut chains = Vec::new();
-    for chain_prefix in find(place, prefix).await?.into_keys() {
-        chains.push(load(place, &chain_prefix).await?);
+    for chain_prefix in find(location, prefix).await?.into_keys() {
+        chains.push(load(location, &chain_prefix).await?);
     }
     Ok(chains)
 }
 
 /// One chain, and what is wrong with its indexes: behind the first that is damaged there is nothing.
-pub(super) async fn load(place: &Place, chain_prefix: &str) -> Result<(Chain, Vec<BackupProblem>)> {
+pub(super) async fn load(
+    location: &BackupLocation,
+    chain_prefix: &str,
+) -> Result<(Chain, Vec<BackupProblem>)> {
     for _ in 0..LOOKS {
         let indexes = format!("{chain_prefix}index/");
-        let revisions = find(place, &indexes).await?.remove(chain_prefix).unwrap_or_default();
-        if let Some(loaded) = read(place, chain_prefix, &revisions).await? {
+        let revisions = find(location, &indexes).await?.remove(chain_prefix).unwrap_or_default();
+        if let Some(loaded) = read(location, chain_prefix, &revisions).await? {
             return Ok(loaded);
         }
     }
@@ -118,8 +126,8 @@ pub(super) async fn load(place: &Place, chain_prefix: &str) -> Result<(Chain, Ve
 ///
 /// # Errors
 /// `STORAGE_ERROR` that names the one that is not.
-pub(super) async fn sound(place: &Place, chain_prefix: &str) -> Result<Chain> {
-    match load(place, chain_prefix).await? {
+pub(super) async fn sound(location: &BackupLocation, chain_prefix: &str) -> Result<Chain> {
+    match load(location, chain_prefix).await? {
         (chain, problems) if problems.is_empty() => Ok(chain),
         (_, problems) => Err(problems.into_iter().next().map_or_else(
             || Error::storage(format!("the backup `{chain_prefix}` cannot be read")),
@@ -130,7 +138,7 @@ pub(super) async fn sound(place: &Place, chain_prefix: &str) -> Result<Chain> {
 
 /// None if an index was taken away since it was listed.
 async fn read(
-    place: &Place,
+    location: &BackupLocation,
     chain_prefix: &str,
     revisions: &Revisions,
 ) -> Result<Option<(Chain, Vec<BackupProblem>)>> {
@@ -138,7 +146,7 @@ async fn read(
     let mut problems = Vec::new();
     for (first_cv, revision) in revisions {
         let key = format!("{chain_prefix}index/{first_cv}.{revision}.ndjson");
-        let Some(file) = place.get(&key).await? else { return Ok(None) };
+        let Some(file) = location.get(&key).await? else { return Ok(None) };
         let problem = match Segment::read(&file) {
             Ok(segment) if segment.first_cv != *first_cv || segment.revision != *revision => {
                 "it says that it is another one".to_owned()
@@ -159,29 +167,29 @@ async fn read(
 }
 
 /// Creates an index; whether it did. Otherwise another one has its place.
-pub(super) async fn create(place: &Place, chain: &Chain, segment: &Segment) -> Result<bool> {
+pub(super) async fn create(location: &BackupLocation, chain: &Chain, segment: &Segment) -> Result<bool> {
     let file = Bytes::from(segment.file());
     let key = chain.index_key(segment);
-    if !place.create(&key, file.clone(), INDEX_TYPE).await?
-        && place.get(&key).await?.is_none_or(|there| there != file)
+    if !location.create(&key, file.clone(), INDEX_TYPE).await?
+        && location.get(&key).await?.is_none_or(|there| there != file)
     {
         return Ok(false);
     }
     // Another one had it, and has given it up for an index of a later revision.
-    let indexes = find(place, &format!("{}index/", chain.prefix)).await?;
+    let indexes = find(location, &format!("{}index/", chain.prefix)).await?;
     let newest = indexes.get(&chain.prefix).and_then(|revisions| revisions.get(&segment.first_cv));
     if newest.is_some_and(|newest| *newest > segment.revision) {
-        place.delete(&key).await?;
+        location.delete(&key).await?;
         return Ok(false);
     }
     Ok(true)
 }
 
 /// The newest chain of a collection; none if there is none.
-pub(super) async fn newest(place: &Place, subject: &Subject) -> Result<Option<Chain>> {
+pub(super) async fn newest(location: &BackupLocation, subject: &Subject) -> Result<Option<Chain>> {
     let mut newest: Option<Chain> = None;
-    for chain_prefix in find(place, &subject.prefix()?).await?.into_keys() {
-        let chain = sound(place, &chain_prefix).await?;
+    for chain_prefix in find(location, &subject.prefix()?).await?.into_keys() {
+        let chain = sound(location, &chain_prefix).await?;
         // `Users` and `users` share a prefix; and of a backup that is not whole there may be an older one that is.
         let own = chain.segments.last().filter(|last| last.subject == *subject && last.complete);
         let Some(last) = own else { continue };
@@ -197,20 +205,20 @@ pub(super) async fn newest(place: &Place, subject: &Subject) -> Result<Option<Ch
 /// # Errors
 /// `STORAGE_ERROR` that names the file, if it is missing or damaged.
 pub(super) async fn entries(
-    place: &Place,
+    location: &BackupLocation,
     chain: &Chain,
     segment: &Segment,
-    member: &Member,
+    member: &MemberFile,
 ) -> Result<Vec<Entry>> {
     let (mut revision, mut member) = (segment.revision, member.clone());
     loop {
         let key = chain.member_key(&member);
-        if let Some(file) = place.get(&key).await? {
+        if let Some(file) = location.get(&key).await? {
             let read = unpack(file, &member).await;
             return read.map_err(|error| BackupProblem::new(key, error.message().to_owned()).error());
         }
         let missing = || BackupProblem::new(key.clone(), "it is missing").error();
-        let now = sound(place, &chain.prefix).await?;
+        let now = sound(location, &chain.prefix).await?;
         let newer = now.segments.into_iter().find(|newer| newer.first_cv == segment.first_cv);
         let newer = newer.filter(|newer| newer.revision > revision).ok_or_else(missing)?;
         revision = newer.revision;

@@ -2,8 +2,8 @@
 
 use super::catalog::{self, BackupProblem, Chain};
 use super::format::{BackupKind, Segment, Subject};
+use super::location::BackupLocation;
 use super::member::Entry;
-use super::place::Place;
 use crate::records::{Row, check_payload};
 use crate::{Json, Result, Timestamp, json};
 
@@ -93,13 +93,13 @@ impl BackupInfo {
 
 /// Every chain below a prefix that is `wanted`; with `whole` every file is read.
 pub(super) async fn look(
-    place: &Place,
+    location: &BackupLocation,
     prefix: &str,
     wanted: impl Fn(&Subject) -> bool,
     whole: bool,
 ) -> Result<Vec<BackupInfo>> {
     let mut found = Vec::new();
-    for (chain, mut problems) in catalog::chains(place, prefix).await? {
+    for (chain, mut problems) in catalog::chains(location, prefix).await? {
         // Of a chain whose first index cannot be read, its place has to tell.
         let subject = match chain.segments.first() {
             Some(first) => first.subject.clone(),
@@ -116,7 +116,7 @@ pub(super) async fn look(
             continue;
         }
         if whole {
-            problems.extend(read_all(place, &chain).await?);
+            problems.extend(read_all(location, &chain).await?);
         }
         found.push(BackupInfo::new(&chain, subject, problems));
     }
@@ -138,12 +138,12 @@ fn of_prefix(prefix: &str) -> Option<Subject> {
 }
 
 /// Reads every file of a chain. What does not answer is an error, what is damaged a problem.
-async fn read_all(place: &Place, chain: &Chain) -> Result<Vec<BackupProblem>> {
+async fn read_all(location: &BackupLocation, chain: &Chain) -> Result<Vec<BackupProblem>> {
     let mut problems = Vec::new();
     for segment in &chain.segments {
         for member in &segment.members {
             let wrong = |message: String| BackupProblem::new(chain.member_key(member), message);
-            match catalog::entries(place, chain, segment, member).await {
+            match catalog::entries(location, chain, segment, member).await {
                 Ok(entries) => problems.extend(entries.iter().filter_map(problem_of).map(wrong)),
                 Err(error) if error.is_retryable() => return Err(error),
                 Err(error) => problems.push(wrong(error.message().to_owned())),

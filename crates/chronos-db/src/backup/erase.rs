@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashSet};
 use futures::TryStreamExt as _;
 
 use super::catalog::{self, BackupProblem, Chain};
-use super::format::{MEMBER_TYPE, Member, Segment, parse_index_key};
+use super::format::{MEMBER_TYPE, MemberFile, Segment, parse_index_key};
+use super::location::BackupLocation;
 use super::member::{Entry, Filling};
 use super::numbers::numbers_of;
-use super::place::Place;
 use super::source::Source;
 use super::unnamed::{self, Taken};
 use crate::records::{ItemId, Row};
@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 64;
 /// Takes erased items out of one chain. Returns how many files were written anew or removed.
 pub(super) async fn from_chain(
     source: &Source,
-    place: &Place,
+    location: &BackupLocation,
     chain_prefix: &str,
     ids: &HashSet<ItemId>,
 ) -> Result<u64> {
@@ -33,9 +33,9 @@ pub(super) async fn from_chain(
     }
     for _ in 0..ATTEMPTS {
         // First of all: what is there by now can be named only by an index that is created before ours, or not at all.
-        let files = unnamed::list(place, chain_prefix).await?;
-        taken += from_indexed(source, place, chain_prefix, &ids).await?;
-        match unnamed::take_out(source, place, chain_prefix, files, &ids).await? {
+        let files = unnamed::list(location, chain_prefix).await?;
+        taken += from_indexed(source, location, chain_prefix, &ids).await?;
+        match unnamed::take_out(source, location, chain_prefix, files, &ids).await? {
             Taken::All(removed) => return Ok(taken + removed),
             Taken::Again(more) => ids.extend(more),
         }
@@ -50,22 +50,22 @@ fn rewritten_by_others(chain_prefix: &str) -> Error {
 /// Takes them out of the files that indexes name.
 async fn from_indexed(
     source: &Source,
-    place: &Place,
+    location: &BackupLocation,
     chain_prefix: &str,
     ids: &HashSet<ItemId>,
 ) -> Result<u64> {
-    finish_others(place, chain_prefix).await?;
-    let mut chain = catalog::sound(place, chain_prefix).await?;
+    finish_others(location, chain_prefix).await?;
+    let mut chain = catalog::sound(location, chain_prefix).await?;
     let cvs = numbers_of(source, &chain, ids).await?;
     let mut rewritten = 0;
     for at in 0..chain.segments.len() {
         let mut attempts = 0;
         loop {
             let segment = chain.segments[at].clone();
-            let Some(newer) = without(source, place, &chain, &segment, ids, cvs.as_ref()).await? else {
+            let Some(newer) = without(source, location, &chain, &segment, ids, cvs.as_ref()).await? else {
                 break;
             };
-            if replace(source, place, &chain, &segment, &newer).await? {
+            if replace(source, location, &chain, &segment, &newer).await? {
                 rewritten += changed(&segment, &newer).count() as u64;
                 chain.segments[at] = newer;
                 break;
@@ -74,7 +74,7 @@ async fn from_indexed(
             if attempts == ATTEMPTS {
                 return Err(rewritten_by_others(chain_prefix));
             }
-            chain = catalog::sound(place, chain_prefix).await?;
+            chain = catalog::sound(location, chain_prefix).await?;
         }
     }
     Ok(rewritten)
@@ -83,7 +83,7 @@ async fn from_indexed(
 /// The index without the content of the items, whose new files are stored; none if there is none in it.
 async fn without(
     source: &Source,
-    place: &Place,
+    location: &BackupLocation,
     chain: &Chain,
     segment: &Segment,
     ids: &HashSet<ItemId>,
@@ -96,7 +96,7 @@ async fn without(
         if cvs.is_some_and(|cvs| cvs.range(member.first_cv..=member.last_cv).next().is_none()) {
             continue;
         }
-        let mut entries = catalog::entries(place, chain, segment, member).await?;
+        let mut entries = catalog::entries(location, chain, segment, member).await?;
         let mut stripped = 0;
         for entry in &mut entries {
             stripped += u64::from(strip(source, entry, ids)?);
@@ -106,7 +106,7 @@ async fn without(
         }
         any = true;
         newer.versions = newer.versions.saturating_sub(stripped);
-        *member = pack(source, place, chain, &entries, &run).await?;
+        *member = pack(source, location, chain, &entries, &run).await?;
     }
     Ok(any.then_some(newer))
 }
@@ -128,15 +128,21 @@ fn strip(source: &Source, entry: &mut Entry, ids: &HashSet<ItemId>) -> Result<bo
     Ok(true)
 }
 
-async fn pack(source: &Source, place: &Place, chain: &Chain, entries: &[Entry], run: &str) -> Result<Member> {
+async fn pack(
+    source: &Source,
+    location: &BackupLocation,
+    chain: &Chain,
+    entries: &[Entry],
+    run: &str,
+) -> Result<MemberFile> {
     let mut filling = Filling::default();
     for entry in entries {
         filling.push(entry)?;
     }
     let (member, file) = filling.pack(run).await?;
     let key = chain.member_key(&member);
-    if !place.create(&key, file.clone(), MEMBER_TYPE).await?
-        && place.get(&key).await?.is_none_or(|there| there != file)
+    if !location.create(&key, file.clone(), MEMBER_TYPE).await?
+        && location.get(&key).await?.is_none_or(|there| there != file)
     {
         return Err(BackupProblem::new(key, "it is there already").error());
     }
@@ -145,37 +151,37 @@ async fn pack(source: &Source, place: &Place, chain: &Chain, entries: &[Entry], 
 }
 
 /// The members that are others in the newer index.
-fn changed<'s>(old: &'s Segment, newer: &'s Segment) -> impl Iterator<Item = &'s Member> {
+fn changed<'s>(old: &'s Segment, newer: &'s Segment) -> impl Iterator<Item = &'s MemberFile> {
     old.members.iter().filter(|member| !newer.members.iter().any(|other| other.name == member.name))
 }
 
 /// Puts the newer index in place of the old one; whether it did. Otherwise another one has, and its files go.
 async fn replace(
     source: &Source,
-    place: &Place,
+    location: &BackupLocation,
     chain: &Chain,
     old: &Segment,
     newer: &Segment,
 ) -> Result<bool> {
-    if !catalog::create(place, chain, newer).await? {
+    if !catalog::create(location, chain, newer).await? {
         for member in changed(newer, old) {
-            place.delete(&chain.member_key(member)).await?;
+            location.delete(&chain.member_key(member)).await?;
         }
         return Ok(false);
     }
     source.index.env.fail.hit("backup.after_new_index")?;
     for member in changed(old, newer) {
-        place.delete(&chain.member_key(member)).await?;
+        location.delete(&chain.member_key(member)).await?;
     }
     source.index.env.fail.hit("backup.before_old_index")?;
-    place.delete(&chain.index_key(old)).await?;
+    location.delete(&chain.index_key(old)).await?;
     Ok(true)
 }
 
 /// Removes what those left who died while they put a newer index in place of an old one.
-async fn finish_others(place: &Place, chain_prefix: &str) -> Result<()> {
+async fn finish_others(location: &BackupLocation, chain_prefix: &str) -> Result<()> {
     let mut keys = Vec::new();
-    let mut listed = place.list(&format!("{chain_prefix}index/"));
+    let mut listed = location.list(&format!("{chain_prefix}index/"));
     while let Some(object) = listed.try_next().await? {
         keys.extend(parse_index_key(&object.key).map(|read| (read, object.key)));
     }
@@ -183,17 +189,17 @@ async fn finish_others(place: &Place, chain_prefix: &str) -> Result<()> {
         if !keys.iter().any(|(other, _)| other.first_cv == read.first_cv && other.revision > read.revision) {
             continue;
         }
-        let chain = catalog::sound(place, chain_prefix).await?;
+        let chain = catalog::sound(location, chain_prefix).await?;
         let Some(newer) = chain.segments.iter().find(|newer| newer.first_cv == read.first_cv) else {
             continue;
         };
         // One that cannot be read any more names nothing; its files are removed as abandoned ones.
-        if let Some(old) = place.get(key).await?.and_then(|file| Segment::read(&file).ok()) {
+        if let Some(old) = location.get(key).await?.and_then(|file| Segment::read(&file).ok()) {
             for member in changed(&old, newer) {
-                place.delete(&chain.member_key(member)).await?;
+                location.delete(&chain.member_key(member)).await?;
             }
         }
-        place.delete(key).await?;
+        location.delete(key).await?;
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ impl BackupKind {
 
 /// One file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
+pub(crate) struct MemberFile {
     /// Its name below `members/`.
     pub(crate) name: String,
     /// The numbers of its first and of its last row.
@@ -129,7 +129,7 @@ pub(crate) struct Segment {
     pub(crate) versions: u64,
     /// Versions whose payload was missing or damaged.
     pub(crate) damaged: u64,
-    pub(crate) members: Vec<Member>,
+    pub(crate) members: Vec<MemberFile>,
 }
 
 impl Segment {
@@ -148,7 +148,7 @@ impl Segment {
 
     /// The file: the index, and a line with its SHA-256.
     pub(crate) fn file(&self) -> Vec<u8> {
-        let members = self.members.iter().map(Member::to_json);
+        let members = self.members.iter().map(MemberFile::to_json);
         let index = json!({
             "format": FORMAT,
             "database": self.subject.database,
@@ -210,12 +210,17 @@ impl Segment {
             at: Timestamp::parse(index.get("at")?.as_str()?).ok()?,
             versions: index.get("versions")?.as_u64()?,
             damaged: index.get("damaged")?.as_u64()?,
-            members: index.get("members")?.as_array()?.iter().map(Member::parse).collect::<Option<_>>()?,
+            members: index
+                .get("members")?
+                .as_array()?
+                .iter()
+                .map(MemberFile::parse)
+                .collect::<Option<_>>()?,
         })
     }
 }
 
-impl Member {
+impl MemberFile {
     fn to_json(&self) -> Json {
         json!({
             "name": self.name,
@@ -299,7 +304,7 @@ mod tests {
 
     fn segment() -> Segment {
         let time = Timestamp::from_millis(1_700_000_000_123);
-        let member = Member {
+        let member = MemberFile {
             name: "0-1.65f0a1b2c3d4e5f60718293a.bson.gz".into(),
             first_cv: 0,
             last_cv: 1,

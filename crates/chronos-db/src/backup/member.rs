@@ -12,7 +12,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use super::format::Member;
+use super::format::MemberFile;
 use crate::documents::{raw_bson, whole_raw};
 use crate::records::{Row, checksum, off_thread};
 use crate::{Error, Result, Timestamp};
@@ -174,7 +174,7 @@ impl Filling {
     }
 
     /// The file, and what its index says of it. `run` tells it from files of the same versions that others write.
-    pub(super) async fn pack(self, run: &str) -> Result<(Member, Bytes)> {
+    pub(super) async fn pack(self, run: &str) -> Result<(MemberFile, Bytes)> {
         let Self { raw, rows, first_cv, last_cv, earliest, latest } = self;
         let raw_bytes = raw.len() as u64;
         let packed = off_thread(true, move || {
@@ -183,7 +183,7 @@ impl Filling {
         });
         let packed =
             packed.await?.map_err(|error| Error::storage("a file cannot be packed").caused_by(error))?;
-        let member = Member {
+        let member = MemberFile {
             name: format!("{first_cv}-{last_cv}.{run}.bson.gz"),
             first_cv,
             last_cv,
@@ -202,7 +202,7 @@ impl Filling {
 ///
 /// # Errors
 /// `STORAGE_ERROR` that says what is wrong with it.
-pub(super) async fn unpack(file: Bytes, member: &Member) -> Result<Vec<Entry>> {
+pub(super) async fn unpack(file: Bytes, member: &MemberFile) -> Result<Vec<Entry>> {
     if checksum(&file) != member.sha256 {
         let message = format!(
             "it is damaged: its SHA-256 is not the one in the index ({} bytes there, {} here)",
@@ -331,7 +331,7 @@ mod tests {
         let mut filling = Filling::default();
         filling.push(&entry(0)).unwrap();
         let (member, file) = filling.pack("run").await.unwrap();
-        let wrong = Member { raw_bytes: member.raw_bytes - 1, ..member };
+        let wrong = MemberFile { raw_bytes: member.raw_bytes - 1, ..member };
         assert!(unpack(file, &wrong).await.is_err());
     }
 }

@@ -2,8 +2,8 @@
 //! collections built anew from there.
 //!
 //! `format.rs` says what lies in a backup, `member.rs` packs and reads its files, `catalog.rs` finds them in a
-//! `place.rs`, `notes.rs` notes which places there are, `numbers.rs` knows the numbers of a collection again.
-//! `source.rs` reads versions with their payloads, `draft.rs` writes some files and their index, `writer.rs` what came since the last backup.
+//! `location.rs`, `notes.rs` notes which locations there are, `numbers.rs` knows the numbers of a collection again.
+//! `source.rs` reads versions with their payloads, `pending_segment.rs` writes some files and their index, `writer.rs` what came since the last backup.
 //! `target.rs`, `restore.rs` and `restore_state.rs` build a collection, `check.rs` lists and verifies. `erase.rs` takes erased items out of a chain, `unnamed.rs`
 //! out of files that no index names, `take_out.rs` out of all chains.
 //! `actions/` is what callers see.
@@ -11,13 +11,13 @@
 mod actions;
 mod catalog;
 mod check;
-mod draft;
 mod erase;
 mod format;
+mod location;
 mod member;
 mod notes;
 mod numbers;
-mod place;
+mod pending_segment;
 mod restore;
 mod restore_state;
 mod source;

@@ -4,17 +4,22 @@ use bson::{Bson, Document, doc};
 use futures::TryStreamExt as _;
 
 use super::format::Subject;
-use super::place::{At, Place};
+use super::location::{At, BackupLocation};
 use super::source::Source;
 use crate::Result;
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
 
 /// Notes that a place holds a backup up to the number `cv`, or is about to.
-pub(super) async fn note(source: &Source, place: &Place, subject: &Subject, cv: i64) -> Result<()> {
+pub(super) async fn note(
+    source: &Source,
+    location: &BackupLocation,
+    subject: &Subject,
+    cv: i64,
+) -> Result<()> {
     let index = &source.index;
-    let id = doc! { "backup": place.at.to_string(), "whose": subject.whose.as_str() };
+    let id = doc! { "backup": location.at.to_string(), "whose": subject.whose.as_str() };
     let mut note = doc! { "_id": Bson::Document(id), "cv": cv, "at": index.documents.now().await? };
-    match &place.at {
+    match &location.at {
         At::Folder(folder) => drop(note.insert("folder", folder.display().to_string())),
         At::Bucket { storage, bucket } => {
             note.insert("storage", storage);

@@ -13,8 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::catalog::{self, Chain};
 use super::format::BackupKind;
+use super::location::BackupLocation;
 use super::member::Entry;
-use super::place::Place;
 use super::target::{Placed, Target, id_of_void};
 use crate::documents::{Batch, Guard, Outcome, Write};
 use crate::objects::PutOptions;
@@ -47,7 +47,7 @@ pub(super) struct Progress {
 /// Restores one collection.
 pub(super) struct Restorer {
     pub(super) workers: Arc<Workers>,
-    pub(super) place: Place,
+    pub(super) location: BackupLocation,
     pub(super) chain: Chain,
     pub(super) target: Target,
     pub(super) which: VersionSelector,
@@ -87,7 +87,7 @@ impl Restorer {
                 if member.last_cv <= done || !self.reaches(member.first_cv, member.earliest) {
                     continue;
                 }
-                for entry in catalog::entries(&self.place, &self.chain, segment, member).await? {
+                for entry in catalog::entries(&self.location, &self.chain, segment, member).await? {
                     if entry.cv()? > done {
                         self.plan(entry, &mut next, &mut chunk, &mut progress).await?;
                     }
@@ -242,7 +242,7 @@ impl Restorer {
             return Ok(());
         }
         self.fill_up(row.cv, next, chunk, progress).await?;
-        let Placed { mut row, objects } = self.target.place(entry)?;
+        let Placed { mut row, objects } = self.target.location(entry)?;
         self.take_after_shared(&mut row, chunk).await?;
         *next = row.cv + 1;
         chunk.versions += u64::from(!row.op.is_bare());

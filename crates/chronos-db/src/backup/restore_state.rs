@@ -13,10 +13,10 @@ impl Restorer {
         for segment in self.chain.segments.iter().filter(|segment| segment.last_cv > done) {
             for member in segment.members.iter().filter(|member| member.last_cv > done) {
                 let (mut heads, mut chunk) = (Vec::new(), Chunk::default());
-                for entry in catalog::entries(&self.place, &self.chain, segment, member).await? {
+                for entry in catalog::entries(&self.location, &self.chain, segment, member).await? {
                     let created_at = entry.created_at;
                     chunk.damaged += u64::from(entry.damage.is_some());
-                    let Placed { row, objects } = self.target.place(entry)?;
+                    let Placed { row, objects } = self.target.location(entry)?;
                     if row.op.is_bare() {
                         continue;
                     }

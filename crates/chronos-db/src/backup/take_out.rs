@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::erase::from_chain;
 use super::format::Subject;
-use super::place::{At, Place};
+use super::location::{At, BackupLocation};
 use super::source::Source;
 use super::{catalog, notes};
 use crate::Result;
@@ -42,8 +42,8 @@ pub(crate) async fn take_out(workers: &Workers, scope: &Scope, id: ItemId) -> Re
     for at in places {
         match (&at, space) {
             (At::Bucket { storage, bucket }, Some(space)) if *storage == space.storage => {
-                let place = Place::bucket(bucket, payloads, space)?;
-                taken.members += from_place(&source, &place, id).await?;
+                let location = BackupLocation::bucket(bucket, payloads, space)?;
+                taken.members += from_location(&source, &location, id).await?;
             }
             _ => taken.due.push(at.to_string()),
         }
@@ -52,17 +52,17 @@ pub(crate) async fn take_out(workers: &Workers, scope: &Scope, id: ItemId) -> Re
 }
 
 /// Takes an item out of every chain of its collection. Returns how many files were written anew or removed.
-async fn from_place(source: &Source, place: &Place, id: ItemId) -> Result<u64> {
+async fn from_location(source: &Source, location: &BackupLocation, id: ItemId) -> Result<u64> {
     let names = &source.index.names;
     let subject = Subject::new(&names.head.database, &names.collection, &source.scope);
     let mut taken = 0;
-    for (chain, problems) in catalog::chains(place, &subject.prefix_of_all()?).await? {
+    for (chain, problems) in catalog::chains(location, &subject.prefix_of_all()?).await? {
         if let Some(problem) = problems.into_iter().next() {
             return Err(problem.error());
         }
         // `Users` and `users` share a prefix; a chain that has no index yet may be of either.
         if chain.segments.first().is_none_or(|first| first.subject.collection == subject.collection) {
-            taken += from_chain(source, place, &chain.prefix, &HashSet::from([id])).await?;
+            taken += from_chain(source, location, &chain.prefix, &HashSet::from([id])).await?;
         }
     }
     Ok(taken)

@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use futures::TryStreamExt as _;
 
 use super::catalog::{self, Chain};
-use super::draft::{Draft, Drafter};
 use super::format::{MemberKey, Segment, Subject, parse_member_key};
+use super::location::BackupLocation;
 use super::member::search;
 use super::numbers::{is_of_now, numbers_of};
-use super::place::Place;
+use super::pending_segment::{PendingSegment, SegmentWriter};
 use super::source::Source;
 use crate::records::{ItemId, Row, Scope};
 use crate::{Result, Timestamp};
@@ -35,8 +35,8 @@ pub(super) enum Taken {
 }
 
 /// The files of a chain.
-pub(super) async fn list(place: &Place, chain_prefix: &str) -> Result<Vec<File>> {
-    let listed = place.list(&format!("{chain_prefix}members/"));
+pub(super) async fn list(location: &BackupLocation, chain_prefix: &str) -> Result<Vec<File>> {
+    let listed = location.list(&format!("{chain_prefix}members/"));
     let files = listed.try_filter_map(|object| async move {
         let of = parse_member_key(&object.key);
         Ok(of.map(|of| File { key: object.key, of, modified: object.modified }))
@@ -54,18 +54,18 @@ fn without_named(files: Vec<File>, chain: &Chain) -> Vec<File> {
 /// Removes files that no index names and that were written before `before`: nobody is about to name them any more.
 /// Returns the lowest number in those that are left, if any are.
 pub(super) async fn remove_abandoned(
-    place: &Place,
+    location: &BackupLocation,
     chain_prefix: &str,
     before: Timestamp,
 ) -> Result<Option<i64>> {
-    let files = list(place, chain_prefix).await?;
+    let files = list(location, chain_prefix).await?;
     let mut left = None;
     if files.is_empty() {
         return Ok(left);
     }
-    for file in without_named(files, &catalog::sound(place, chain_prefix).await?) {
+    for file in without_named(files, &catalog::sound(location, chain_prefix).await?) {
         if file.modified < before {
-            place.delete(&file.key).await?;
+            location.delete(&file.key).await?;
         } else {
             left = Some(left.map_or(file.of.first_cv, |left: i64| left.min(file.of.first_cv)));
         }
@@ -77,7 +77,7 @@ pub(super) async fn remove_abandoned(
 /// been listed before the items were taken out of what is named.
 pub(super) async fn take_out(
     source: &Source,
-    place: &Place,
+    location: &BackupLocation,
     chain_prefix: &str,
     files: Vec<File>,
     ids: &HashSet<ItemId>,
@@ -85,7 +85,7 @@ pub(super) async fn take_out(
     if files.is_empty() {
         return Ok(Taken::All(0));
     }
-    let chain = catalog::sound(place, chain_prefix).await?;
+    let chain = catalog::sound(location, chain_prefix).await?;
     let files = without_named(files, &chain);
     if files.is_empty() {
         return Ok(Taken::All(0));
@@ -101,7 +101,7 @@ pub(super) async fn take_out(
         {
             continue;
         }
-        let Some(bytes) = place.get(&file.key).await? else { continue };
+        let Some(bytes) = location.get(&file.key).await? else { continue };
         let ids = ids.clone();
         if let Some(row) = search(bytes, move |row| ids.contains(&row.id) && !row.op.is_bare()).await? {
             holding.push(file);
@@ -112,7 +112,7 @@ pub(super) async fn take_out(
     // Those of the numbers up to here were written beside indexes that are there: which hold none of the items by now,
     // so that whoever wrote the files from an earlier one is refused.
     if holding.iter().any(|file| file.of.last_cv > chain.last_cv()) {
-        match close(source, place, &chain, &example).await? {
+        match close(source, location, &chain, &example).await? {
             Closed::Not => return Ok(Taken::Again(HashSet::new())),
             Closed::With(erased) if !erased.is_empty() => return Ok(Taken::Again(erased)),
             Closed::With(_) | Closed::Needless => {}
@@ -120,7 +120,7 @@ pub(super) async fn take_out(
     }
     source.index.env.fail.hit("backup.after_closing")?;
     for file in &holding {
-        place.delete(&file.key).await?;
+        location.delete(&file.key).await?;
     }
     Ok(Taken::All(holding.len() as u64))
 }
@@ -135,24 +135,24 @@ enum Closed {
 }
 
 /// Takes the place of the next index of a chain, so that nobody can who has read before.
-async fn close(source: &Source, place: &Place, chain: &Chain, example: &Row) -> Result<Closed> {
+async fn close(source: &Source, location: &BackupLocation, chain: &Chain, example: &Row) -> Result<Closed> {
     let Some(subject) = subject_of(source, chain, example)? else { return Ok(Closed::Needless) };
     let source = Source { scope: subject.scope(), ..source.clone() };
-    let drafter = Drafter { source: &source, place, subject: &subject };
+    let segment_writer = SegmentWriter { source: &source, location, subject: &subject };
     let next = chain.last_cv() + 1;
-    let draft = if source.index.settings.versioning {
+    let pending = if source.index.settings.versioning {
         // The collection was replaced by an older state of itself, and its backups are another chain.
         if !is_of_now(&source, chain).await? {
             return Ok(Closed::Needless);
         }
         // It is settled: the files are of numbers behind it.
         let run = source.index.env.random.object_id().to_hex();
-        drafter.fill(&mut source.entries(chain.last_cv(), next), chain, &run, next).await?.0
+        segment_writer.fill(&mut source.entries(chain.last_cv(), next), chain, &run, next).await?.0
     } else {
-        Draft::of_state(false)
+        PendingSegment::of_state(false)
     };
-    let contents = draft.contents.clone();
-    if drafter.commit(chain, draft, next).await?.is_none() {
+    let contents = pending.contents.clone();
+    if segment_writer.commit(chain, pending, next).await?.is_none() {
         return Ok(Closed::Not);
     }
     let mut erased = HashSet::new();

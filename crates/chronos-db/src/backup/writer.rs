@@ -14,10 +14,10 @@ use bson::oid::ObjectId;
 use futures::TryStreamExt as _;
 
 use super::catalog::{self, Chain};
-use super::draft::{Draft, Drafter, NAMED};
 use super::format::{BackupKind, Subject};
+use super::location::BackupLocation;
 use super::numbers::{self, CHAIN};
-use super::place::Place;
+use super::pending_segment::{NAMED, PendingSegment, SegmentWriter};
 use super::source::Source;
 use super::{erase, notes, unnamed};
 use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write, raw_bson};
@@ -33,7 +33,7 @@ const ABANDONED: Duration = Duration::from_secs(24 * 3_600);
 pub(super) struct Writer<'w> {
     pub(super) source: Source,
     pub(super) watermark: &'w Watermark,
-    pub(super) place: Place,
+    pub(super) location: BackupLocation,
     pub(super) subject: Subject,
 }
 
@@ -62,10 +62,11 @@ impl Writer<'_> {
         if chain.last_cv() < stable {
             // Before the first file and before anything is read: an erasure that does not find the note is over, and
             // what is read from now on is without the item.
-            notes::note(&self.source, &self.place, &self.subject, chain.last_cv()).await?;
+            notes::note(&self.source, &self.location, &self.subject, chain.last_cv()).await?;
         }
         let now = self.source.index.documents.now().await?;
-        let left = unnamed::remove_abandoned(&self.place, &chain.prefix, older_than(now, ABANDONED)).await?;
+        let left =
+            unnamed::remove_abandoned(&self.location, &chain.prefix, older_than(now, ABANDONED)).await?;
         if let Some(last) = chain.segments.last() {
             // Whoever wrote it may have died before looking at what was erased.
             let erased = self.erased(last.first_cv - 1, last.last_cv).await?;
@@ -75,16 +76,17 @@ impl Writer<'_> {
             // So may whoever wrote files that no index names.
             let erased = self.erased(first_cv - 1, i64::MAX).await?;
             self.take_out(&chain, &erased).await?;
-            chain = catalog::sound(&self.place, &chain.prefix).await?;
+            chain = catalog::sound(&self.location, &chain.prefix).await?;
         }
         while chain.last_cv() < stable {
             let run = self.source.index.env.random.object_id().to_hex();
             let mut entries = self.source.entries(chain.last_cv(), stable);
             while chain.last_cv() < stable {
-                let (mut draft, end) = self.drafter().fill(&mut entries, &chain, &run, stable).await?;
-                let erased = self.to_take_out(&mut draft, chain.last_cv()).await?;
-                if !self.commit(&mut chain, draft, end, &mut wrote).await? {
-                    chain = catalog::sound(&self.place, &chain.prefix).await?;
+                let (mut pending, end) =
+                    self.segment_writer().fill(&mut entries, &chain, &run, stable).await?;
+                let erased = self.to_take_out(&mut pending, chain.last_cv()).await?;
+                if !self.commit(&mut chain, pending, end, &mut wrote).await? {
+                    chain = catalog::sound(&self.location, &chain.prefix).await?;
                     break;
                 }
                 // Erased before or while it was read; what is erased from now on is taken out by the erasure, or
@@ -95,7 +97,7 @@ impl Writer<'_> {
         }
         wrote.to = chain.last_cv();
         if wrote.to >= 0 {
-            notes::note(&self.source, &self.place, &self.subject, wrote.to).await?;
+            notes::note(&self.source, &self.location, &self.subject, wrote.to).await?;
         }
         Ok(wrote)
     }
@@ -108,10 +110,10 @@ impl Writer<'_> {
             let chain = self.source.index.env.random.object_id().to_hex();
             return Ok(Wrote { chain, from: -1, to: -1, ..Wrote::default() });
         }
-        notes::note(&self.source, &self.place, &self.subject, -1).await?;
+        notes::note(&self.source, &self.location, &self.subject, -1).await?;
         for _ in 0..STARTS {
             if let Some(wrote) = self.whole_state(reader, stable).await? {
-                notes::note(&self.source, &self.place, &self.subject, wrote.to).await?;
+                notes::note(&self.source, &self.location, &self.subject, wrote.to).await?;
                 return Ok(wrote);
             }
         }
@@ -126,14 +128,15 @@ impl Writer<'_> {
         let mut wrote = Wrote { chain: id.clone(), from: -1, to: -1, ..Wrote::default() };
         let mut entries = self.source.state(reader);
         while !chain.is_complete() {
-            let (mut draft, mut end) = self.drafter().fill(&mut entries, &chain, &id, i64::MAX).await?;
-            draft.kind = BackupKind::State;
-            draft.complete = end == i64::MAX;
-            if draft.complete {
-                let last = draft.members.last().map_or(-1, |last| last.last_cv);
+            let (mut pending, mut end) =
+                self.segment_writer().fill(&mut entries, &chain, &id, i64::MAX).await?;
+            pending.kind = BackupKind::State;
+            pending.complete = end == i64::MAX;
+            if pending.complete {
+                let last = pending.members.last().map_or(-1, |last| last.last_cv);
                 end = last.max(stable).max(chain.last_cv() + 1);
             }
-            if !self.commit(&mut chain, draft, end, &mut wrote).await? {
+            if !self.commit(&mut chain, pending, end, &mut wrote).await? {
                 return Ok(None);
             }
         }
@@ -145,9 +148,9 @@ impl Writer<'_> {
     /// Removes states whose backup has died on the way, when they are a day old.
     async fn remove_halves(&self) -> Result<()> {
         let before = older_than(self.source.index.documents.now().await?, ABANDONED);
-        for (chain, _) in catalog::chains(&self.place, &self.subject.prefix()?).await? {
+        for (chain, _) in catalog::chains(&self.location, &self.subject.prefix()?).await? {
             let Some(last) = chain.segments.last() else {
-                unnamed::remove_abandoned(&self.place, &chain.prefix, before).await?;
+                unnamed::remove_abandoned(&self.location, &chain.prefix, before).await?;
                 continue;
             };
             if last.subject != self.subject || last.complete || last.at >= before {
@@ -155,9 +158,9 @@ impl Writer<'_> {
             }
             // The indexes last: without them nobody would know of the files.
             for below in ["members/", "index/"] {
-                let mut listed = self.place.list(&format!("{}{below}", chain.prefix));
+                let mut listed = self.location.list(&format!("{}{below}", chain.prefix));
                 while let Some(object) = listed.try_next().await? {
-                    self.place.delete(&object.key).await?;
+                    self.location.delete(&object.key).await?;
                 }
             }
         }
@@ -168,13 +171,13 @@ impl Writer<'_> {
     async fn chain(&self, stable: i64) -> Result<Chain> {
         let prefix = self.subject.prefix()?;
         let known = self.identity(None).await?;
-        let chain = catalog::sound(&self.place, &format!("{prefix}{known}/")).await?;
+        let chain = catalog::sound(&self.location, &format!("{prefix}{known}/")).await?;
         if self.goes_on(&chain, stable).await? {
             return Ok(chain);
         }
         // The collection was replaced by an older state of itself: its numbers mean something else now.
         let other = self.identity(Some(known)).await?;
-        catalog::sound(&self.place, &format!("{prefix}{other}/")).await
+        catalog::sound(&self.location, &format!("{prefix}{other}/")).await
     }
 
     /// The identity of the collection's numbers; another one in place of `wrong`.
@@ -221,9 +224,17 @@ impl Writer<'_> {
     }
 
     /// Creates the index; whether it did. Otherwise another one has.
-    async fn commit(&self, chain: &mut Chain, mut draft: Draft, end: i64, wrote: &mut Wrote) -> Result<bool> {
-        let damage = std::mem::take(&mut draft.damage);
-        let Some(segment) = self.drafter().commit(chain, draft, end).await? else { return Ok(false) };
+    async fn commit(
+        &self,
+        chain: &mut Chain,
+        mut pending: PendingSegment,
+        end: i64,
+        wrote: &mut Wrote,
+    ) -> Result<bool> {
+        let damage = std::mem::take(&mut pending.damage);
+        let Some(segment) = self.segment_writer().commit(chain, pending, end).await? else {
+            return Ok(false);
+        };
         wrote.rows += segment.rows();
         wrote.versions += segment.versions;
         wrote.members += segment.members.len() as u64;
@@ -235,8 +246,8 @@ impl Writer<'_> {
         Ok(true)
     }
 
-    fn drafter(&self) -> Drafter<'_> {
-        Drafter { source: &self.source, place: &self.place, subject: &self.subject }
+    fn segment_writer(&self) -> SegmentWriter<'_> {
+        SegmentWriter { source: &self.source, location: &self.location, subject: &self.subject }
     }
 
     /// The items that were erased behind `after`, up to `up_to`.
@@ -252,14 +263,14 @@ impl Writer<'_> {
     }
 
     /// Of the items that were erased in these versions, those of which the chain may hold more than their numbers.
-    async fn to_take_out(&self, draft: &mut Draft, before: i64) -> Result<HashSet<ItemId>> {
+    async fn to_take_out(&self, pending: &mut PendingSegment, before: i64) -> Result<HashSet<ItemId>> {
         let mut ids = HashSet::new();
-        for id in std::mem::take(&mut draft.erased) {
+        for id in std::mem::take(&mut pending.erased) {
             let is_new = || async {
                 let cvs = numbers::numbers_of_item(&self.source, id).await?;
                 Ok::<_, Error>(cvs.is_some_and(|cvs| cvs.iter().all(|cv| *cv > before)))
             };
-            if draft.contents.contains(&id) || !is_new().await? {
+            if pending.contents.contains(&id) || !is_new().await? {
                 ids.insert(id);
             }
         }
@@ -267,7 +278,7 @@ impl Writer<'_> {
     }
 
     async fn take_out(&self, chain: &Chain, erased: &HashSet<ItemId>) -> Result<()> {
-        erase::from_chain(&self.source, &self.place, &chain.prefix, erased).await.map(drop)
+        erase::from_chain(&self.source, &self.location, &chain.prefix, erased).await.map(drop)
     }
 }
 

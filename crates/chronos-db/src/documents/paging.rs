@@ -114,7 +114,7 @@ pub(crate) fn check(scan: &Scan) -> Result<()> {
 pub(crate) fn stream<P: Pages>(engine: P, scan: Scan) -> BoxStream<'static, Result<RawDocumentBuf>> {
     let begin = async move {
         check(&scan)?;
-        Ok(stream::try_unfold(Walk::new(engine, scan), |mut walk| async move {
+        Ok(stream::try_unfold(ScanProgress::new(engine, scan), |mut walk| async move {
             Ok(walk.next().await?.map(|page| (stream::iter(page.into_iter().map(Ok)), walk)))
         })
         .try_flatten())
@@ -122,7 +122,7 @@ pub(crate) fn stream<P: Pages>(engine: P, scan: Scan) -> BoxStream<'static, Resu
     stream::once(begin).try_flatten().boxed()
 }
 
-struct Walk<P> {
+struct ScanProgress<P> {
     engine: Arc<P>,
     scan: Scan,
     /// Fields that are left out, but needed to know where a page ended.
@@ -142,7 +142,7 @@ struct Walk<P> {
     ended: bool,
 }
 
-impl<P: Pages> Walk<P> {
+impl<P: Pages> ScanProgress<P> {
     fn new(engine: P, mut scan: Scan) -> Self {
         if scan.order.is_empty() {
             match &scan.newest {

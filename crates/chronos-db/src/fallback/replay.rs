@@ -42,7 +42,7 @@ fn add(count: &AtomicU64) {
 }
 
 /// What an attempt came to.
-enum Tried {
+enum AttemptOutcome {
     Done,
     /// Another process has it now.
     Lost,
@@ -105,8 +105,8 @@ impl Replayer {
             }
             fail.hit("fallback.after_claim")?;
             match self.attempt(&mut entry).await {
-                Ok(Tried::Lost) => break,
-                Ok(Tried::Done) => {
+                Ok(AttemptOutcome::Lost) => break,
+                Ok(AttemptOutcome::Done) => {
                     fail.hit("fallback.before_done")?;
                     self.queue.done(&entry).await?;
                     add(&counts.done);
@@ -171,7 +171,7 @@ impl Replayer {
         there
     }
 
-    async fn attempt(&self, entry: &mut Entry) -> Result<Tried> {
+    async fn attempt(&self, entry: &mut Entry) -> Result<AttemptOutcome> {
         let collection = self.chronos.with(entry.route.clone())?;
         let mut options = entry.options.clone();
         options.identity = Some(Arc::new(Identity::new(entry.id)));
@@ -189,26 +189,29 @@ impl Replayer {
         collection: &Collection,
         entry: &mut Entry,
         mut options: WriteOptions,
-    ) -> Result<Tried> {
+    ) -> Result<AttemptOutcome> {
         let index = &collection.workers.index;
         for _ in 0..ROUNDS {
             let scope = collection.scope().await?;
             let head = index.head_or_row(entry.item).await?;
             let Some(head) = head.filter(|head| scope.sees(head.meta.tenant.as_deref())) else {
-                return collection.carry_out(entry.item, &entry.request, &options).await.map(|_| Tried::Done);
+                return collection
+                    .carry_out(entry.item, &entry.request, &options)
+                    .await
+                    .map(|_| AttemptOutcome::Done);
             };
             let follows = match entry.follows {
                 Some(follows) => follows,
                 None => {
                     if !self.queue.note_follows(entry, head.ov).await? {
-                        return Ok(Tried::Lost);
+                        return Ok(AttemptOutcome::Lost);
                     }
                     head.ov
                 }
             };
             let versions = &collection.workers.versions;
             match versions.landed(entry.item, entry.id, follows, head.ov, scope).await? {
-                Landed::Yes => return Ok(Tried::Done),
+                Landed::Yes => return Ok(AttemptOutcome::Done),
                 Landed::Unknown => return Err(unknowable(entry, follows)),
                 Landed::No => {}
             }
@@ -216,7 +219,7 @@ impl Replayer {
             options.expected_ov = Some(expected.unwrap_or(head.ov));
             self.chronos.env().fail.hit("fallback.before_write")?;
             match collection.carry_out(entry.item, &entry.request, &options).await {
-                Ok(_) => return Ok(Tried::Done),
+                Ok(_) => return Ok(AttemptOutcome::Done),
                 // Another writer was faster, or an earlier attempt has arrived.
                 Err(error)
                     if error.kind() == ErrorKind::OptimisticLock && options.expected_ov == Some(head.ov) => {}
@@ -229,7 +232,7 @@ impl Replayer {
 }
 
 /// Creates an item. Its id was fixed when the caller asked for it, and version 0 of an item is there once.
-async fn create(collection: &Collection, entry: &Entry, options: &WriteOptions) -> Result<Tried> {
+async fn create(collection: &Collection, entry: &Entry, options: &WriteOptions) -> Result<AttemptOutcome> {
     let index = &collection.workers.index;
     let is_done = || async {
         Ok::<_, Error>(match index.row(entry.item, 0).await? {
@@ -243,11 +246,13 @@ async fn create(collection: &Collection, entry: &Entry, options: &WriteOptions) 
     // An attempt may be there that left no trace in the entry, as with an enqueueing that was repeated; and a
     // payload that is stored before its commit need not be stored anew.
     if is_done().await? {
-        return Ok(Tried::Done);
+        return Ok(AttemptOutcome::Done);
     }
     match collection.carry_out(entry.item, &entry.request, options).await {
-        Ok(_) => Ok(Tried::Done),
-        Err(error) if error.kind() == ErrorKind::OptimisticLock && is_done().await? => Ok(Tried::Done),
+        Ok(_) => Ok(AttemptOutcome::Done),
+        Err(error) if error.kind() == ErrorKind::OptimisticLock && is_done().await? => {
+            Ok(AttemptOutcome::Done)
+        }
         Err(error) => Err(error),
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Log {
 }
 
 /// What is found of a row: an entry, or what can be said of a damaged one.
-type Found = std::result::Result<LogEntry, DamagedRow>;
+type DecodedRow = std::result::Result<LogEntry, DamagedRow>;
 
 impl Log {
     pub(crate) fn new(workers: &Workers, scope: Scope) -> Self {
@@ -104,11 +104,11 @@ impl Log {
         let mut left = self.left.lock().await;
         let read = self.versions.log(&self.scope, (after, up_to), &ask, Some(&mut left)).await?;
         let found = read.rows.into_iter().map(|(cv, row)| Ok((cv, self.found(cv, row)?)));
-        let found: Vec<(i64, Found)> = found.collect::<Result<_>>()?;
+        let found: Vec<(i64, DecodedRow)> = found.collect::<Result<_>>()?;
         Ok(in_pieces(found.into_iter(), after, read.to))
     }
 
-    fn found(&self, cv: i64, row: LogRow) -> Result<Found> {
+    fn found(&self, cv: i64, row: LogRow) -> Result<DecodedRow> {
         let stored = match row {
             LogRow::Kept(stored) => stored,
             LogRow::Left(row) => {
@@ -128,7 +128,7 @@ impl Log {
 }
 
 /// The rows up to `to` in pieces, each erasure in one of its own.
-fn in_pieces(found: impl Iterator<Item = (i64, Found)>, after: i64, to: i64) -> Vec<Piece> {
+fn in_pieces(found: impl Iterator<Item = (i64, DecodedRow)>, after: i64, to: i64) -> Vec<Piece> {
     let (mut pieces, mut piece) = (Vec::new(), Piece::behind(after));
     for (cv, row) in found {
         match row {

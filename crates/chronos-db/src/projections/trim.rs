@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::Result;
-use crate::records::{Collection, Followed, Scope};
+use crate::records::{Collection, FollowerPositions, Scope};
 use crate::route::sharing::Tenancy;
 
 impl Collection {
@@ -47,7 +47,7 @@ pub(super) struct Counted<'c> {
 }
 
 #[async_trait]
-impl Followed for Counted<'_> {
+impl FollowerPositions for Counted<'_> {
     fn common(&self) -> i64 {
         self.common
     }

@@ -60,7 +60,7 @@ pub(crate) use storage::flush::waiting;
 pub use storage::flush::{FailingVersion, FlushReport};
 pub use storage::gc::Collected;
 pub(crate) use storage::payload_store::{ObjectBuckets, OpenBucket, PayloadCache, PayloadStore, unpacked};
-pub(crate) use storage::trim::Followed;
+pub(crate) use storage::trim::FollowerPositions;
 pub(crate) use submit::may_pass;
 pub use typed::{Typed, TypedCollection, TypedGet, TypedList, TypedView};
 pub use verify::{Problem, Verification};

@@ -12,13 +12,13 @@ fn millis(took: Duration) -> f64 {
 
 /// Where an operation took place.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'p> {
+pub(super) struct OperationTarget<'p> {
     pub(super) collection: Option<&'p str>,
     pub(super) database: Option<&'p str>,
     pub(super) tenant: Option<&'p str>,
 }
 
-pub(super) fn succeeded(operation: Operation, place: Place<'_>, took: Duration) {
+pub(super) fn succeeded(operation: Operation, place: OperationTarget<'_>, took: Duration) {
     tracing::info!(
         target: "chronos-operation",
         category = "chronos-operation",
@@ -31,7 +31,7 @@ pub(super) fn succeeded(operation: Operation, place: Place<'_>, took: Duration) 
 }
 
 /// What was done to many items at once.
-pub(super) fn performed(operation: Operation, place: Place<'_>, items: u64, took: Duration) {
+pub(super) fn performed(operation: Operation, place: OperationTarget<'_>, items: u64, took: Duration) {
     let duration = millis(took);
     tracing::info!(
         target: "chronos-performance",
@@ -47,7 +47,7 @@ pub(super) fn performed(operation: Operation, place: Place<'_>, items: u64, took
     );
 }
 
-pub(super) fn failed(operation: Operation, place: Place<'_>, error: &Error, took: Duration) {
+pub(super) fn failed(operation: Operation, place: OperationTarget<'_>, error: &Error, took: Duration) {
     tracing::error!(
         target: "chronos-operation",
         category = "chronos-operation",

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use metrics::Counter;
 
-use super::events::{self, Place};
+use super::events::{self, OperationTarget};
 use super::meters::Telemetry;
 use super::operation::Operation;
 use crate::Result;
@@ -47,8 +47,8 @@ impl Subject {
         })
     }
 
-    fn place(&self) -> Place<'_> {
-        Place {
+    fn place(&self) -> OperationTarget<'_> {
+        OperationTarget {
             collection: self.collection.as_deref(),
             database: self.database.as_deref(),
             tenant: self.tenant.as_deref(),

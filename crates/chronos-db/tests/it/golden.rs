@@ -79,7 +79,7 @@ impl Stage {
 
     /// Everything is stored, and some time passes: what one version copies from the one before does not
     /// depend on how fast it was stored.
-    async fn settle(&self) {
+    async fn flush_and_tick(&self) {
         assert_eq!(self.things.flush(Duration::from_secs(60)).await.unwrap(), 0);
         self.tick();
     }
@@ -185,26 +185,26 @@ async fn the_stored_shapes_are_those_of_the_golden_files() {
 
     stage.store().await;
     things.update(&parent.id, json!({ "status": "active" })).expect_ov(0).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     things.delete(&parent.id).actor("cleaner").await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     things.restore(&parent.id).to_version(0).reason("by mistake").await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     let gone = things.create(json!({ "email": "c@example.org" })).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     things.delete(&gone.id).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     things
         .create(json!({ "email": "large@example.org", "body": "x".repeat(800), "file": file }))
         .await
         .unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     things
         .smart_insert(json!({ "email": "d@example.org", "status": "new" }), &["email"])
         .function_id("crawler@v2")
         .await
         .unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     // A time before the newest version is refused once its number is given out: the number becomes a VOID.
     let refused = things
         .update(&child.id, json!({ "status": "late" }))
@@ -256,7 +256,7 @@ async fn the_shape_of_a_head_with_a_shadow_is_that_of_the_golden_file() {
     let day = Duration::from_secs(24 * 3_600);
     let stage = Stage::new(config(dir.path()).dev_shadow(DevShadow::new(day)), 1);
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     stage.things.update(&item.id, json!({ "status": "shadowed" })).await.unwrap();
     stage.things.flush(Duration::from_secs(60)).await.unwrap();
     check("shadow", &stage.everything().await);
@@ -323,7 +323,7 @@ async fn the_shapes_of_an_erased_item_are_those_of_the_golden_files() {
     let dir = tempfile::tempdir().unwrap();
     let stage = Stage::new(config(dir.path()).logical_delete(false), 1);
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     stage.storage.switch_all_on(Fault::Before);
     stage.things.delete(&item.id).actor("cleaner").reason("asked for").await.unwrap();
     // The erasure is noted, whatever becomes of it: the flusher has tried, and waits.
@@ -341,9 +341,9 @@ async fn the_shape_of_a_certificate_is_that_of_the_golden_file() {
     let dir = tempfile::tempdir().unwrap();
     let stage = Stage::new(config(dir.path()), 1);
     let item = stage.things.create(json!({ "email": "a@example.org" })).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     stage.things.erase(&item.id).actor("dpo").reason("ticket 4711").await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     let mut now = Map::new();
     for collection in ["chronos_erasures", "things_ver"] {
         let scan = Scan { order: vec![("_id".into(), Direction::Ascending)], ..Scan::default() };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::action::Action;
 use crate::backup::format::Subject;
-use crate::backup::place::Place;
+use crate::backup::location::BackupLocation;
 use crate::backup::source::Source;
 use crate::backup::writer::{Writer, Wrote};
 use crate::records::Collection;
@@ -146,7 +146,7 @@ impl Action for BackUp {
             let (workers, scope) = (&collection.workers, collection.scope().await?);
             let payloads = workers.reader.payloads.clone();
             let writer = Writer {
-                place: Place::of(folder.as_deref(), &payloads)?,
+                location: BackupLocation::of(folder.as_deref(), &payloads)?,
                 subject: Subject::new(collection.database(), collection.name(), scope),
                 source: Source {
                     index: workers.index.clone(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::action::Action;
 use crate::backup::check::{BackupInfo, look};
 use crate::backup::format::Subject;
-use crate::backup::place::Place;
+use crate::backup::location::BackupLocation;
 use crate::objects::keys::BACKUPS;
 use crate::telemetry::{Observed, Operation};
 use crate::{Chronos, Error, Result, Route};
@@ -74,19 +74,19 @@ impl Wanted {
         let is_named = |subject: &Subject| named.as_ref().is_none_or(|named| *named == subject.collection);
         let prefix = format!("{BACKUPS}/");
         if let Some(folder) = folder {
-            return look(&Place::folder(&folder)?, &prefix, is_named, whole).await;
+            return look(&BackupLocation::folder(&folder)?, &prefix, is_named, whole).await;
         }
         // The name makes no difference to where the bucket is.
         let collection = chronos.with(match &named {
             Some(_) => route,
             None => route.collection("any"),
         })?;
-        let place = Place::of(None, &collection.workers.reader.payloads)?;
+        let location = BackupLocation::of(None, &collection.workers.reader.payloads)?;
         let own = Subject::new(collection.database(), collection.name(), collection.scope().await?);
         let is_own = |subject: &Subject| {
             subject.database == own.database && subject.whose == own.whose && is_named(subject)
         };
-        look(&place, &prefix, is_own, whole).await
+        look(&location, &prefix, is_own, whole).await
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::action::Action;
 use crate::backup::catalog::{self, Chain};
 use crate::backup::format::Subject;
-use crate::backup::place::Place;
+use crate::backup::location::BackupLocation;
 use crate::backup::restore::{Progress, Restorer};
 use crate::backup::target::Target;
 use crate::objects::keys::BACKUPS;
@@ -87,16 +87,16 @@ impl RestoreBackup {
         self
     }
 
-    async fn find(&self, place: &Place, own: Subject) -> Result<(Subject, Chain)> {
+    async fn find(&self, location: &BackupLocation, own: Subject) -> Result<(Subject, Chain)> {
         if self.database.is_none()
-            && let Some(chain) = catalog::newest(place, &own).await?
+            && let Some(chain) = catalog::newest(location, &own).await?
         {
             return Ok((own, chain));
         }
         let mut subjects: Vec<Subject> = Vec::new();
         // What lies in a bucket may be of others.
         if self.folder.is_some() {
-            let chains = catalog::chains(place, &format!("{BACKUPS}/")).await?;
+            let chains = catalog::chains(location, &format!("{BACKUPS}/")).await?;
             let found =
                 chains.into_iter().filter_map(|(chain, _)| Some(chain.segments.first()?.subject.clone()));
             subjects.extend(found.filter(|subject| {
@@ -108,7 +108,7 @@ impl RestoreBackup {
         }
         match <[Subject; 1]>::try_from(subjects) {
             Ok([subject]) => {
-                let chain = catalog::newest(place, &subject).await?;
+                let chain = catalog::newest(location, &subject).await?;
                 chain.map(|chain| (subject, chain)).ok_or_else(|| none_of(&own))
             }
             Err(subjects) if subjects.is_empty() => Err(none_of(&own)),
@@ -130,9 +130,9 @@ impl RestoreBackup {
         let (target, source) = (&self.target, &self.source);
         let (scope, source_scope) = (target.scope().await?, source.scope().await?);
         let workers = &target.workers;
-        let place = Place::of(self.folder.as_deref(), &source.workers.reader.payloads)?;
+        let location = BackupLocation::of(self.folder.as_deref(), &source.workers.reader.payloads)?;
         let own = Subject::new(source.database(), source.name(), source_scope);
-        let (subject, chain) = self.find(&place, own).await?;
+        let (subject, chain) = self.find(&location, own).await?;
         let restorer = Restorer {
             workers: Arc::clone(workers),
             target: Target {
@@ -142,7 +142,7 @@ impl RestoreBackup {
                 buckets: workers.reader.payloads.buckets.clone(),
                 says_tenant: workers.index.settings.says_tenant,
             },
-            place,
+            location,
             chain,
             which: self.which,
         };

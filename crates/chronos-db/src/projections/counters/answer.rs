@@ -142,7 +142,7 @@ impl Bucket {
 /// How far the counters followed the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Followed {
+pub struct FollowProgress {
     /// The version of the collection up to which everything is counted and stored.
     pub cv: i64,
     /// Rows that this call counted.

@@ -51,7 +51,7 @@ mod session;
 mod store;
 
 pub use self::actions::{Buckets, Counters, Follow, Recount, Reset, TotalsOf, Unique};
-pub use self::answer::{Bucket, Followed, Recounted, RuleTotals, Totals, UniqueValue};
+pub use self::answer::{Bucket, FollowProgress, Recounted, RuleTotals, Totals, UniqueValue};
 pub use self::counts::Counts;
 pub use self::period::Period;
 pub(crate) use self::session::owner_of;

@@ -176,7 +176,7 @@ fn wide(count: u64) -> Bson {
 
 /// What is counted of rows as they are packed.
 #[derive(Clone, Debug)]
-pub(crate) struct Tally {
+pub(crate) struct PackStats {
     pub(crate) cv: Span<i64>,
     pub(crate) at: Span<Timestamp>,
     pub(crate) ov: Span<i64>,
@@ -185,7 +185,7 @@ pub(crate) struct Tally {
     pub(crate) item_count: u64,
 }
 
-impl Tally {
+impl PackStats {
     pub(crate) fn of(row: &Row) -> Self {
         Self {
             cv: Span::of(row.cv),

@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 
-use super::entry::{Block, Tally};
+use super::entry::{Block, PackStats};
 use super::line;
 use crate::records::document::payload::checksum;
 use crate::records::model::Row;
@@ -25,10 +25,10 @@ pub(crate) struct Packed {
     pub(crate) bytes: Bytes,
     pub(crate) sha256: String,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) tally: Tally,
+    pub(crate) stats: PackStats,
 }
 
-crate::debug_some!(Packed { tally });
+crate::debug_some!(Packed { stats });
 
 /// Packs rows that come in the order of (itemId, ov).
 #[derive(Default)]
@@ -38,10 +38,10 @@ pub(crate) struct Packer {
     open: Option<Block>,
     blocks: Vec<Block>,
     bytes: Vec<u8>,
-    tally: Option<Tally>,
+    stats: Option<PackStats>,
 }
 
-crate::debug_some!(Packer { tally });
+crate::debug_some!(Packer { stats });
 
 impl Packer {
     /// How many bytes there are, without the member that is not complete.
@@ -50,9 +50,9 @@ impl Packer {
     }
 
     pub(crate) async fn push(&mut self, stored: &RawDocument, row: &Row) -> Result<()> {
-        match &mut self.tally {
-            Some(tally) => tally.count(row),
-            None => self.tally = Some(Tally::of(row)),
+        match &mut self.stats {
+            Some(stats) => stats.count(row),
+            None => self.stats = Some(PackStats::of(row)),
         }
         let offset = self.bytes.len() as u64;
         let block = self.open.get_or_insert(Block {
@@ -85,9 +85,9 @@ impl Packer {
     /// The whole; none if nothing was packed.
     pub(crate) async fn finish(mut self) -> Result<Option<Packed>> {
         self.end_member().await?;
-        let Some(tally) = self.tally else { return Ok(None) };
+        let Some(stats) = self.stats else { return Ok(None) };
         let bytes = Bytes::from(self.bytes);
-        Ok(Some(Packed { sha256: checksum(&bytes), bytes, blocks: self.blocks, tally }))
+        Ok(Some(Packed { sha256: checksum(&bytes), bytes, blocks: self.blocks, stats }))
     }
 }
 

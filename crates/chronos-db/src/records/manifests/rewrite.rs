@@ -71,7 +71,7 @@ impl Manifests {
                 self.remove_attempts().await?;
                 return Ok(held);
             }
-            self.give_up(&prepared).await?;
+            self.discard(&prepared).await?;
         }
         Err(Error::storage("others never stopped changing the manifests; calling it again goes on")
             .retryable())

@@ -183,7 +183,7 @@ impl Manifests {
     /// notes may be gone, as who erases collects them; what it put after that only it knows.
     ///
     /// The switch must have refused it: then none ever names it.
-    pub(crate) async fn give_up(&self, prepared: &[Prepared]) -> Result<()> {
+    pub(crate) async fn discard(&self, prepared: &[Prepared]) -> Result<()> {
         for one in prepared {
             self.payloads.bucket(&one.entry.bucket)?.delete(&one.entry.key).await?;
             let mut batch = Batch::new();
@@ -324,7 +324,7 @@ fn kept(note: &Document) -> Write {
 }
 
 fn entry_of(bucket: &str, key: String, packed: &Packed, writing: &Writing) -> ManifestEntry {
-    let tally = &packed.tally;
+    let stats = &packed.stats;
     ManifestEntry {
         id: entry_id(&key, &packed.sha256),
         bucket: bucket.to_owned(),
@@ -333,12 +333,12 @@ fn entry_of(bucket: &str, key: String, packed: &Packed, writing: &Writing) -> Ma
         period: writing.period.clone(),
         tenant: writing.tenant.clone(),
         made_at: writing.now,
-        cv: tally.cv,
-        at: tally.at,
-        ov: tally.ov,
-        items: tally.items,
-        rows: tally.rows,
-        item_count: tally.item_count,
+        cv: stats.cv,
+        at: stats.at,
+        ov: stats.ov,
+        items: stats.items,
+        rows: stats.rows,
+        item_count: stats.item_count,
         bytes: packed.bytes.len() as u64,
         sha256: packed.sha256.clone(),
         blocks: packed.blocks.clone(),

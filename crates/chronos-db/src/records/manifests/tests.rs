@@ -284,7 +284,7 @@ async fn of_two_that_switch_from_one_state_one_does() {
     assert!(stage.manifests.commit(&[one], &next).await.unwrap());
     assert!(!stage.manifests.commit(std::slice::from_ref(&two), &next).await.unwrap());
     assert_eq!(stage.objects().await, 4);
-    stage.manifests.give_up(&[two]).await.unwrap();
+    stage.manifests.discard(&[two]).await.unwrap();
     assert_eq!(stage.manifests.entries(&Scope::All).await.unwrap().entries.len(), 3);
     assert_eq!(stage.objects().await, 3, "that of the one that lost is gone");
 }
@@ -296,7 +296,7 @@ async fn a_manifest_with_a_key_of_an_earlier_version_is_read_and_goes_when_it_is
     let prepared = stage.prepare(0, 150, &[row(1, 0, None)]).await;
     let bytes = stage.bucket.get(&prepared.entry.key).await.unwrap().unwrap();
     let mut entry = prepared.entry.clone();
-    manifests.give_up(&[prepared]).await.unwrap();
+    manifests.discard(&[prepared]).await.unwrap();
     "__manifests__/users/2026/11/snapshot-150.json.gz".clone_into(&mut entry.key);
     entry.id = format!("{}#{}", entry.key, &entry.sha256[..16]);
     stage.bucket.put(&entry.key, bytes, Default::default()).await.unwrap();

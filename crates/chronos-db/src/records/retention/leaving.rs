@@ -13,7 +13,7 @@ use crate::records::index::RecordIndex;
 use crate::records::index::scope::Scope;
 use crate::records::manifests::pack::PackedRow;
 use crate::records::model::{Head, ItemId, Op, Row, int};
-use crate::records::storage::trim::Followed;
+use crate::records::storage::trim::FollowerPositions;
 use crate::{Result, Timestamp};
 
 /// Rows that are looked at together.
@@ -42,7 +42,7 @@ impl Window {
 pub(crate) struct Leaving<'f> {
     index: Arc<RecordIndex>,
     window: Window,
-    followed: &'f dyn Followed,
+    followed: &'f dyn FollowerPositions,
     /// Up to where those are that follow each tenant's rows.
     counted: HashMap<String, i64>,
     rows: BoxStream<'static, Result<RawDocumentBuf>>,
@@ -66,7 +66,7 @@ impl<'f> Leaving<'f> {
     pub(crate) fn new(
         index: &Arc<RecordIndex>,
         window: Window,
-        followed: &'f dyn Followed,
+        followed: &'f dyn FollowerPositions,
         scope: &Scope,
     ) -> Self {
         let settled = window.settled.min(followed.common());

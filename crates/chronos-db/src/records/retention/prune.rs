@@ -15,7 +15,7 @@ use crate::records::index::scope::Scope;
 use crate::records::index::{PRUNED, VOIDS, without_content};
 use crate::records::manifests::ManifestWalk;
 use crate::records::model::{ItemId, Op, Row, int};
-use crate::records::storage::trim::Followed;
+use crate::records::storage::trim::FollowerPositions;
 use crate::{Result, Timestamp};
 
 /// Rows that are removed with one call.
@@ -34,7 +34,7 @@ impl Retainer {
     pub(crate) async fn prune(
         self: &Arc<Self>,
         scope: &Scope,
-        followed: &dyn Followed,
+        followed: &dyn FollowerPositions,
         level_rows: u64,
         dry_run: bool,
     ) -> Result<Pruned> {
@@ -154,7 +154,7 @@ impl Retainer {
     }
 
     /// Removes numbers that no version took. They are nobody's, and go with whatever is pruned.
-    async fn remove_voids(&self, scope: &Scope, followed: &dyn Followed) -> Result<u64> {
+    async fn remove_voids(&self, scope: &Scope, followed: &dyn FollowerPositions) -> Result<u64> {
         let now = self.index.documents.now().await?;
         let before = now.plus_millis(-VOIDS_MILLIS);
         let settled = self.watermark.stable_cv().await?.min(followed.common());

@@ -19,7 +19,7 @@ use crate::records::manifests::pack::{PackedRow, Packer};
 use crate::records::manifests::store::Prepared;
 use crate::records::manifests::{Live, ManifestEntry, ManifestWalk, Switch, Writing};
 use crate::records::model::ItemId;
-use crate::records::storage::trim::Followed;
+use crate::records::storage::trim::FollowerPositions;
 use crate::{Error, Result, Timestamp};
 
 /// Rows of the first level, unless the caller says otherwise.
@@ -72,7 +72,7 @@ impl Retainer {
     pub(crate) async fn roll_up(
         self: &Arc<Self>,
         scope: &Scope,
-        followed: &dyn Followed,
+        followed: &dyn FollowerPositions,
         level_rows: u64,
         dry_run: bool,
     ) -> Result<RolledUp> {
@@ -102,7 +102,7 @@ impl Retainer {
                 let manifests = prepared.iter().map(|one| ManifestInfo::new(&one.entry, true)).collect();
                 return Ok(RolledUp { versions, manifests, merged: target.merged.len() as u64, ..done });
             }
-            self.manifests.give_up(&prepared).await?;
+            self.manifests.discard(&prepared).await?;
         }
         Err(Error::storage("others never stopped changing the manifests; calling it again goes on")
             .retryable())
@@ -113,7 +113,7 @@ impl Retainer {
         self: &Arc<Self>,
         begun: &Beginning,
         scope: &Scope,
-        followed: &dyn Followed,
+        followed: &dyn FollowerPositions,
     ) -> Result<(u64, u64, Kept)> {
         let mut new = self.new_rows(begun, scope, followed);
         let mut count = 0;
@@ -127,7 +127,7 @@ impl Retainer {
         self: &Arc<Self>,
         begun: &Beginning,
         scope: &Scope,
-        followed: &'f dyn Followed,
+        followed: &'f dyn FollowerPositions,
     ) -> NewRows<'f> {
         NewRows {
             leaving: Leaving::new(&self.index, begun.window, followed, scope),
@@ -141,7 +141,7 @@ impl Retainer {
         begun: &Beginning,
         target: &Target,
         scope: &Scope,
-        followed: &dyn Followed,
+        followed: &dyn FollowerPositions,
     ) -> Result<(Vec<Prepared>, u64)> {
         let mut new = self.new_rows(begun, scope, followed);
         let mut old = self.manifests.walk_over(target.merged.clone());

@@ -51,7 +51,7 @@ impl fmt::Debug for ObjectBuckets {
 }
 
 /// Where objects of an item may lie.
-struct Place {
+struct ItemPrefix {
     /// The name of the bucket.
     name: String,
     bucket: Arc<dyn ObjectStorage>,
@@ -168,7 +168,7 @@ impl PayloadStore {
     /// Whatever lies where the item's objects lie. Returns how many there were.
     pub(crate) async fn remove_prefix(&self, id: ItemId) -> Result<u64> {
         let mut removed = 0;
-        for Place { bucket, prefix, .. } in self.prefixes(id)? {
+        for ItemPrefix { bucket, prefix, .. } in self.prefixes(id)? {
             bucket.remove_unfinished(&prefix).await?;
             let mut found = bucket.list(&prefix);
             while let Some(object) = found.try_next().await? {
@@ -182,7 +182,7 @@ impl PayloadStore {
     /// Bucket and key of whatever lies where the item's objects lie.
     pub(crate) async fn found_of(&self, id: ItemId) -> Result<Vec<(String, String)>> {
         let mut found = Vec::new();
-        for Place { name, bucket, prefix } in self.prefixes(id)? {
+        for ItemPrefix { name, bucket, prefix } in self.prefixes(id)? {
             let mut objects = bucket.list(&prefix);
             while let Some(object) = objects.try_next().await? {
                 found.push((name.clone(), object.key));
@@ -193,7 +193,7 @@ impl PayloadStore {
 
     /// An object that lies where those of the item lay.
     pub(crate) async fn left_of(&self, id: ItemId) -> Result<Option<String>> {
-        for Place { bucket, prefix, .. } in self.prefixes(id)? {
+        for ItemPrefix { bucket, prefix, .. } in self.prefixes(id)? {
             if let Some(object) = bucket.list(&prefix).try_next().await? {
                 return Ok(Some(object.key));
             }
@@ -203,7 +203,7 @@ impl PayloadStore {
 
     /// Where objects of an item may lie. The legacy library put those of its properties elsewhere, and
     /// recorded them in the documents alone.
-    fn prefixes(&self, id: ItemId) -> Result<Vec<Place>> {
+    fn prefixes(&self, id: ItemId) -> Result<Vec<ItemPrefix>> {
         let Some(space) = &self.buckets else { return Ok(Vec::new()) };
         let mut prefixes = vec![keys::item_prefix(&self.index.names.collection, &id.to_string())?];
         let collection = self.index.names.collection.trim().to_lowercase();
@@ -218,7 +218,7 @@ impl PayloadStore {
         let mut places = Vec::new();
         for name in places_of(space) {
             let bucket = self.bucket(name)?;
-            places.extend(prefixes.iter().map(|prefix| Place {
+            places.extend(prefixes.iter().map(|prefix| ItemPrefix {
                 name: name.to_owned(),
                 bucket: Arc::clone(&bucket),
                 prefix: prefix.clone(),

@@ -19,7 +19,7 @@ use crate::{Result, Timestamp};
 
 /// How far those are that derive something from rows, and would miss them.
 #[async_trait]
-pub(crate) trait Followed: Send + Sync {
+pub(crate) trait FollowerPositions: Send + Sync {
     /// Up to which number all are past the rows of every tenant.
     fn common(&self) -> i64;
 
@@ -54,7 +54,7 @@ impl Trimmer {
     pub(crate) async fn trim(
         self: &Arc<Self>,
         grace: Duration,
-        followed: &dyn Followed,
+        followed: &dyn FollowerPositions,
         scope: &Scope,
     ) -> Result<u64> {
         // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
@@ -125,7 +125,7 @@ impl Trimmer {
 
 /// Adds how far those are that follow the tenants of these rows, where that is not known yet.
 async fn ask_followers(
-    followed: &dyn Followed,
+    followed: &dyn FollowerPositions,
     rows: &[Row],
     counted: &mut HashMap<String, i64>,
 ) -> Result<()> {

@@ -8,7 +8,7 @@ use crate::records::storage::eraser::Eraser;
 use crate::records::storage::flush::Flusher;
 use crate::records::storage::gc::Collector;
 use crate::records::storage::payload_store::{PayloadStore, unpacked};
-use crate::records::versions::{Place, Stored, Versions};
+use crate::records::versions::{RowLocation, Stored, Versions};
 use crate::records::write::schema::Schema;
 use crate::records::write::watermark::Watermark;
 use std::sync::Arc;
@@ -119,7 +119,7 @@ impl Verifier {
             found.unflushed += u64::from(row.unflushed_since.is_some());
             row.inline = None;
             row.inline_objects.clear();
-            if place == Place::Manifest {
+            if place == RowLocation::Manifest {
                 // One that has left since the numbers were looked at is counted already.
                 found.versions += u64::from(numbers.add(row.cv));
             }
@@ -127,7 +127,7 @@ impl Verifier {
                 self.verify_item(std::mem::take(&mut item), repair, found).await?;
             }
             let has_all = self.index.settings.versioning;
-            if let Place::Both(copy) = place {
+            if let RowLocation::Both(copy) = place {
                 item.compare(&row, &copy);
             }
             item.step(row, damage, has_all, has_all && beyond);

@@ -15,7 +15,7 @@ use crate::records::model::{ItemId, Op, Row};
 
 /// Where a version's row is.
 #[derive(Clone, PartialEq)]
-pub(crate) enum Place {
+pub(crate) enum RowLocation {
     Index,
     Manifest,
     /// It is about to leave the index. The copy in the manifest.
@@ -26,7 +26,7 @@ pub(crate) enum Place {
 #[derive(Clone, PartialEq)]
 pub(crate) struct Stored {
     pub(crate) row: Row,
-    pub(crate) place: Place,
+    pub(crate) place: RowLocation,
 }
 
 type Key = (ItemId, i64);
@@ -80,13 +80,13 @@ impl All {
         match (kept, next) {
             (kept, Some(key)) if kept.is_none_or(|kept| key < kept) => {
                 self.last = Some(key);
-                Ok(left.next().await?.map(|row| Stored { row, place: Place::Manifest }))
+                Ok(left.next().await?.map(|row| Stored { row, place: RowLocation::Manifest }))
             }
             (Some(kept), Some(key)) if kept == key => {
                 let copy = left.next().await?;
                 let stored = self.take_kept().await?;
                 Ok(stored.map(|stored| match copy {
-                    Some(copy) => Stored { place: Place::Both(Box::new(copy)), ..stored },
+                    Some(copy) => Stored { place: RowLocation::Both(Box::new(copy)), ..stored },
                     None => stored,
                 }))
             }
@@ -118,6 +118,6 @@ impl All {
     async fn take_kept(&mut self) -> Result<Option<Stored>> {
         let Some(row) = self.kept.try_next().await? else { return Ok(None) };
         self.last = Some((row.id, row.ov));
-        Ok(Some(Stored { row, place: Place::Index }))
+        Ok(Some(Stored { row, place: RowLocation::Index }))
     }
 }

@@ -8,7 +8,7 @@ use crate::records::index::scope::Scope;
 use crate::records::model::{ItemId, MarkId, Row};
 
 /// The versions of marks.
-type Found = HashMap<MarkId, (ItemId, i64)>;
+type MarkedVersions = HashMap<MarkId, (ItemId, i64)>;
 
 impl Versions {
     /// Adds those of these items that have left the index.
@@ -17,7 +17,7 @@ impl Versions {
         items: &HashSet<ItemId>,
         scope: &Scope,
         is_wanted: impl Fn(&MarkId) -> bool,
-        found: &mut Found,
+        found: &mut MarkedVersions,
     ) -> Result<()> {
         let scope = &scope.and_nobodys();
         if items.is_empty() || self.manifests.entries(scope).await?.entries.is_empty() {
@@ -42,7 +42,7 @@ impl Versions {
         &self,
         scope: &Scope,
         is_wanted: impl Fn(&MarkId) -> bool,
-        found: &mut Found,
+        found: &mut MarkedVersions,
     ) -> Result<()> {
         let scope = &scope.and_nobodys();
         if self.manifests.entries(scope).await?.entries.is_empty() {
@@ -56,7 +56,7 @@ impl Versions {
     }
 }
 
-fn note(row: &Row, is_wanted: &impl Fn(&MarkId) -> bool, found: &mut Found) {
+fn note(row: &Row, is_wanted: &impl Fn(&MarkId) -> bool, found: &mut MarkedVersions) {
     if let Some(mark) = row.import.filter(|mark| is_wanted(&mark.id)) {
         found.insert(mark.id, (row.id, row.ov));
     }

@@ -21,7 +21,7 @@ use bson::oid::ObjectId;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-pub(crate) use self::all::{Place, Stored};
+pub(crate) use self::all::{RowLocation, Stored};
 pub(crate) use self::left::LeftRows;
 pub(crate) use self::log::{LogAsk, LogRow};
 use super::index::landed::Landed;

@@ -13,7 +13,7 @@ use crate::records::model::{ItemId, Row, VersionSelector, int};
 use crate::{Error, Result};
 
 /// A history under way.
-struct Walk {
+struct HistoryScan {
     versions: Arc<Versions>,
     scope: Scope,
     id: ItemId,
@@ -45,7 +45,7 @@ impl Versions {
             without: vec!["inline".into(), "riders".into()],
             ..Scan::default()
         };
-        let walk = Walk {
+        let walk = HistoryScan {
             versions: Arc::clone(self),
             scope: scope.and_nobodys(),
             id,
@@ -73,7 +73,7 @@ impl Versions {
     }
 }
 
-impl Walk {
+impl HistoryScan {
     async fn next(&mut self) -> Result<Option<Row>> {
         if let Some(row) = self.waiting.pop_front() {
             return Ok(Some(row));

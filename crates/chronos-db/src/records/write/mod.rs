@@ -5,12 +5,13 @@
 //! say whose they are), `upload` stores what is too big to ride, `commit` inserts the row.
 //! `piece` is one of several changes that belong together: `together` commits them in one transaction,
 //! `one_by_one` one after the other, and restores what was changed before a failure.
-//! `watermark`, `past` and `settle` know up to where the numbers are settled; `schema` is what has to be
+//! `watermark`, `past` and `close_past` know up to where the numbers are settled; `schema` is what has to be
 //! there before.
 
 mod call;
 pub(crate) mod change;
 mod check;
+mod close_past;
 pub(crate) mod commit;
 pub(crate) mod identity;
 mod keyed_mutex;
@@ -23,7 +24,6 @@ mod piece;
 mod prepare;
 mod ready;
 pub(crate) mod schema;
-mod settle;
 mod smart_insert;
 mod together;
 mod unique;

@@ -9,7 +9,7 @@ use chronos_db::documents::{Batch, Direction, Guard, Namespace, Scan, Write};
 use chronos_db::{ItemId, Json as Value, View, json};
 use futures::TryStreamExt as _;
 
-use super::sites::{COLLECTION, Opened, Site};
+use super::sites::{COLLECTION, Site, SiteHandle};
 use super::workload::{Doc, digest, filler};
 
 /// Longer than it takes to store what the victims left, also on a busy machine.
@@ -66,7 +66,7 @@ fn number(doc: &Document, key: &str) -> i64 {
         .unwrap_or_else(|_| panic!("{key} in {doc:?}"))
 }
 
-async fn rows(opened: &Opened) -> Vec<Row> {
+async fn rows(opened: &SiteHandle) -> Vec<Row> {
     let namespace = Namespace::new(opened.things.database(), format!("{COLLECTION}_ver"));
     let scan = Scan { order: vec![("cv".into(), Direction::Ascending)], ..Scan::default() };
     let found: Vec<Document> = opened.documents.scan(&namespace, scan).try_collect().await.unwrap();
@@ -130,7 +130,7 @@ pub(super) async fn audit(site: &Site, told: &Told, what: &str) {
 
 /// What every client was told, before anything is repaired: every acknowledged version is read as it was
 /// acknowledged, unless its item was erased, and of what was erased nothing is.
-async fn check_acknowledged(opened: &Opened, told: &Told, what: &str, erasing: bool) {
+async fn check_acknowledged(opened: &SiteHandle, told: &Told, what: &str, erasing: bool) {
     let things = &opened.things;
     let mut newest: BTreeMap<ItemId, i64> = BTreeMap::new();
     let mut erased: BTreeSet<ItemId> = BTreeSet::new();
@@ -180,7 +180,7 @@ async fn check_acknowledged(opened: &Opened, told: &Told, what: &str, erasing: b
     }
 }
 
-async fn check_numbers(opened: &Opened, rows: &[Row], what: &str) {
+async fn check_numbers(opened: &SiteHandle, rows: &[Row], what: &str) {
     let stable = opened.things.stable_cv().await.unwrap();
     let counter = Namespace::new(opened.things.database(), format!("{COLLECTION}_counter"));
     let counter = opened.documents.get(&counter, vec!["cv".into()]).await.unwrap();
@@ -275,7 +275,7 @@ fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
     }
 }
 
-async fn check_contents(opened: &Opened, told: &Told, by_item: &ByItem, what: &str) {
+async fn check_contents(opened: &SiteHandle, told: &Told, by_item: &ByItem, what: &str) {
     for (id, versions) in by_item {
         if is_erased(versions) {
             assert!(
@@ -336,7 +336,7 @@ async fn check_contents(opened: &Opened, told: &Told, by_item: &ByItem, what: &s
 }
 
 /// Nothing lies in the bucket that no version names, and nothing named is missing.
-async fn check_objects(opened: &Opened, rows: &[Row], what: &str, erasing: bool) {
+async fn check_objects(opened: &SiteHandle, rows: &[Row], what: &str, erasing: bool) {
     let mut named = BTreeSet::new();
     for row in rows.iter().filter(|row| row.raw.contains_key("jsonKey")) {
         named.insert(row.raw.get_str("jsonKey").unwrap().to_owned());
@@ -364,7 +364,7 @@ async fn check_objects(opened: &Opened, rows: &[Row], what: &str, erasing: bool)
     );
 }
 
-async fn write_on(opened: &Opened, by_item: &ByItem, what: &str) {
+async fn write_on(opened: &SiteHandle, by_item: &ByItem, what: &str) {
     let things = &opened.things;
     let writes =
         by_item.iter().filter(|(_, versions)| !is_erased(versions)).map(|(id, versions)| async move {
@@ -383,13 +383,13 @@ async fn write_on(opened: &Opened, by_item: &ByItem, what: &str) {
     futures::future::join_all(writes).await;
 }
 
-async fn keys(opened: &Opened) -> BTreeSet<String> {
+async fn keys(opened: &SiteHandle) -> BTreeSet<String> {
     opened.bucket.list("").map_ok(|object| object.key).try_collect().await.unwrap()
 }
 
 /// What a process had sent before it was killed may reach a slow server after its item was erased. So the
 /// objects of erased items are looked for once more a day later; this brings that day forward.
-async fn look_again_at_what_was_erased(opened: &Opened) {
+async fn look_again_at_what_was_erased(opened: &SiteHandle) {
     let notes = Namespace::new(opened.things.database(), format!("{COLLECTION}_gc"));
     let noted: Vec<Document> = opened.documents.scan(&notes, Scan::default()).try_collect().await.unwrap();
     let mut batch = Batch::new();

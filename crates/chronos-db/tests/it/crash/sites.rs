@@ -84,7 +84,7 @@ impl Site {
             .unwrap()
     }
 
-    pub(super) fn open(&self, env: Env) -> Opened {
+    pub(super) fn open(&self, env: Env) -> SiteHandle {
         let config = self.config();
         let chronos = Chronos::builder(config.clone()).env(env).open().unwrap();
         let things = chronos.with(Route::runtime().tenant("default").collection(COLLECTION)).unwrap();
@@ -92,17 +92,17 @@ impl Site {
         let documents = chronos.documents(connection).unwrap();
         let objects = config.entries.iter().find_map(|entry| entry.objects.clone()).unwrap();
         let bucket = ObjectsPool::new().objects(&config, &objects, &objects.buckets.json).unwrap();
-        Opened { chronos, things, documents, bucket }
+        SiteHandle { chronos, things, documents, bucket }
     }
 
-    /// Opened by a caller that knows that all other writers are dead, and need not wait for them.
-    pub(super) fn open_alone(&self) -> Opened {
+    /// SiteHandle by a caller that knows that all other writers are dead, and need not wait for them.
+    pub(super) fn open_alone(&self) -> SiteHandle {
         let ahead = if self.kind == Kind::Embedded { Duration::from_secs(10) } else { Duration::ZERO };
         self.open(Env { clock: Arc::new(Impatient { ahead }), ..Env::default() })
     }
 }
 
-pub(super) struct Opened {
+pub(super) struct SiteHandle {
     pub(super) chronos: Chronos,
     pub(super) things: Collection,
     pub(super) documents: Arc<dyn DocumentStore>,

@@ -18,11 +18,11 @@ async fn the_shapes_of_a_manifest_are_those_of_the_golden_file() {
     let file = "VGhlIHF1aWNrIGJyb3duIGZveA==";
     let item =
         stage.things.create(json!({ "email": "a@example.org", "ratio": 1.50, "file": file })).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     stage.things.update(&item.id, json!({ "status": "active" })).actor("ann").reason("why").await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     stage.things.delete(&item.id).await.unwrap();
-    stage.settle().await;
+    stage.flush_and_tick().await;
     stage.clock.advance(Duration::from_secs(3_600));
     stage.things.roll_up().await.unwrap();
     let mut manifests = stage.rows("manifests").await;

@@ -117,7 +117,7 @@ async fn every_rule_comes_to_what_a_naive_model_finds(p: &Pairing) {
     for round in 0..2 {
         run(&store, &names, now).await;
         for rule in &all {
-            let mut found: Vec<model::Found> = Vec::new();
+            let mut found: Vec<model::ModelResult> = Vec::new();
             for result in results(&store, rule["name"].as_str().unwrap()).await {
                 let shown = result.to_json();
                 let timestamp =

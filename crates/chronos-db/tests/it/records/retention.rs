@@ -67,12 +67,12 @@ async fn filled(users: &Collection, versions: &[usize]) -> Vec<ItemId> {
 }
 
 /// The versions of a collection, by item: those in the index, and those in manifests.
-struct Found {
+struct StoredVersions {
     rows: BTreeMap<String, BTreeSet<i64>>,
     manifests: BTreeMap<String, BTreeSet<i64>>,
 }
 
-impl Found {
+impl StoredVersions {
     fn count(of: &BTreeMap<String, BTreeSet<i64>>) -> usize {
         of.values().map(BTreeSet::len).sum()
     }
@@ -90,7 +90,7 @@ async fn lines(store: &Store, key: &str) -> Vec<Json> {
     text.lines().map(|line| Json::parse(line).unwrap()).collect()
 }
 
-async fn found(store: &Store, users: &Collection) -> Found {
+async fn found(store: &Store, users: &Collection) -> StoredVersions {
     let (mut rows, mut manifests) = (BTreeMap::<_, BTreeSet<_>>::new(), BTreeMap::<_, BTreeSet<_>>::new());
     for row in store.stored(users, "ver").await {
         if row.get_str("op").unwrap() != "VOID" {
@@ -111,12 +111,12 @@ async fn found(store: &Store, users: &Collection) -> Found {
             assert!(manifests.entry(item).or_default().insert(ov), "a version is in one manifest");
         }
     }
-    Found { rows, manifests }
+    StoredVersions { rows, manifests }
 }
 
 /// Every version that was ever made is in the index or in a manifest, those of an item that are in the index follow
 /// each other up to the newest.
-async fn audit(store: &Store, users: &Collection, what: &str) -> Found {
+async fn audit(store: &Store, users: &Collection, what: &str) -> StoredVersions {
     let found = found(store, users).await;
     for head in store.stored(users, "head").await {
         let item = head.get_object_id("_id").unwrap().to_hex();
@@ -182,7 +182,7 @@ async fn what_is_rolled_up_stays_in_the_index_until_it_is_pruned(p: &Pairing) {
     assert_eq!(users.roll_up().await.unwrap().versions, 4);
     assert_eq!(users.roll_up().await.unwrap().versions, 0, "once");
     let rolled = audit(&store, &users, "rolled up").await;
-    assert_eq!((rolled.rows(), Found::count(&rolled.manifests)), (6, 4));
+    assert_eq!((rolled.rows(), StoredVersions::count(&rolled.manifests)), (6, 4));
     // More leaves before what is there is taken out.
     users.update(&ids[0], json!({"v": "later"})).await.unwrap();
     users.flush(TIMEOUT * 10).await.unwrap();
@@ -386,10 +386,10 @@ async fn two_that_prune_at_once_lose_and_double_nothing(p: &Pairing) {
     };
     futures::join!(writes, prunes(&one), prunes(&two));
     let found = audit(&stores[0], &one, "both").await;
-    assert!(Found::count(&found.manifests) + found.rows() >= 36);
+    assert!(StoredVersions::count(&found.manifests) + found.rows() >= 36);
     one.prune().level_rows(6).await.unwrap();
     let found = audit(&stores[0], &one, "after").await;
-    assert_eq!((found.rows(), Found::count(&found.manifests)), (4, 32));
+    assert_eq!((found.rows(), StoredVersions::count(&found.manifests)), (4, 32));
 }
 
 const STEPS: [(&str, u64); 10] = [

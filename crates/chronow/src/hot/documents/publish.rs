@@ -39,7 +39,7 @@ pub(super) const CLOSED_MS: i64 = 3_600_000;
 /// What became of the batch that a document hangs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Acceptance {
-    Accepted,
+    Confirmed,
     Void,
     /// Its publisher is at it.
     Pending,
@@ -232,7 +232,7 @@ impl Engine {
                     let entry = Entry::read(&entry)?;
                     match acceptance {
                         Acceptance::Pending => return Ok(None),
-                        Acceptance::Accepted if entry.until > now.as_millis() => Some(entry.message),
+                        Acceptance::Confirmed if entry.until > now.as_millis() => Some(entry.message),
                         _ => {
                             replaced.insert(entry.id, entry.rev);
                             None
@@ -371,17 +371,17 @@ impl Engine {
     ) -> Result<Acceptance> {
         let is_confirmed = |linked: &Document| linked.get_bool("ok").unwrap_or(false);
         if is_confirmed(linked) {
-            return Ok(Acceptance::Accepted);
+            return Ok(Acceptance::Confirmed);
         }
         let head = int(linked, "hd")?;
         for _ in 0..ATTEMPTS {
             if let Some(head) = self.get_one(&self.collections.messages, chunk_id(&topic.id, head)).await? {
                 let void = head.get_bool("void").unwrap_or(false);
-                return Ok(if void { Acceptance::Void } else { Acceptance::Accepted });
+                return Ok(if void { Acceptance::Void } else { Acceptance::Confirmed });
             }
             // Who removes a head confirms what hangs on it first.
             match self.get_one(collection, text(linked, "_id")?).await? {
-                Some(again) if is_confirmed(&again) => return Ok(Acceptance::Accepted),
+                Some(again) if is_confirmed(&again) => return Ok(Acceptance::Confirmed),
                 Some(again) if again.get_object_id("rev").ok() == linked.get_object_id("rev").ok() => {}
                 _ => return Ok(Acceptance::Pending),
             }

@@ -177,7 +177,7 @@ impl Engine {
                 }
             };
             match self.batch_of(context, &chunk).await? {
-                Acceptance::Accepted => {}
+                Acceptance::Confirmed => {}
                 Acceptance::Void => {
                     progress.sequence = chunk.last;
                     continue;
@@ -280,9 +280,9 @@ impl Engine {
     /// Whether the batch of a chunk was accepted. Its head comes before it, so a reader that is here has
     /// passed the head's sequence number; if nothing is there, a publisher of long ago is closed out.
     async fn batch_of(&self, context: &SubscriptionContext, chunk: &Chunk) -> Result<Acceptance> {
-        let Some(head) = chunk.head else { return Ok(Acceptance::Accepted) };
+        let Some(head) = chunk.head else { return Ok(Acceptance::Confirmed) };
         if let Some(head) = self.chunks(&context.topic.id, [head]).await?.get(&head) {
-            return Ok(if head.void { Acceptance::Void } else { Acceptance::Accepted });
+            return Ok(if head.void { Acceptance::Void } else { Acceptance::Confirmed });
         }
         if chunk.at.plus_millis(GRACE_MS) <= context.now {
             self.close_gap(&context.topic, head, head, chunk.at, context.now).await?;

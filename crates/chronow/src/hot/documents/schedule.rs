@@ -71,7 +71,7 @@ impl Engine {
                 continue;
             }
             match self.acceptance(topic, &self.collections.scheduled, &scheduled).await? {
-                Acceptance::Accepted => due.push(scheduled),
+                Acceptance::Confirmed => due.push(scheduled),
                 Acceptance::Pending => next = Some(SOON),
                 // Its batch was never accepted.
                 Acceptance::Void => {
@@ -188,7 +188,8 @@ impl Engine {
             if scheduled.contains_key("pos") || int(&scheduled, "due")? <= now.as_millis() {
                 return Ok(false);
             }
-            if self.acceptance(&topic, &self.collections.scheduled, &scheduled).await? != Acceptance::Accepted
+            if self.acceptance(&topic, &self.collections.scheduled, &scheduled).await?
+                != Acceptance::Confirmed
             {
                 return Ok(false);
             }

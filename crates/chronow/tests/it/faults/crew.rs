@@ -104,7 +104,7 @@ pub(super) async fn publish(chronow: &Chronow, ledger: &Ledger, numbers: impl In
             match publish.await {
                 Ok(published) => {
                     assert!(dedup || !published.duplicate);
-                    ledger.note(&Event::Accepted { n, id: published.id });
+                    ledger.note(&Event::Acknowledged { n, id: published.id });
                     break;
                 }
                 Err(error) => {

@@ -38,7 +38,7 @@ pub(super) enum Event {
     Sending {
         n: usize,
     },
-    Accepted {
+    Acknowledged {
         n: usize,
         id: String,
     },
@@ -87,7 +87,7 @@ impl Ledger {
         // half line of one that was killed.
         let line = format!("\n{}\n", serde_json::to_string(event).unwrap());
         self.file.lock().write_all(line.as_bytes()).unwrap();
-        if matches!(event, Event::Accepted { .. }) {
+        if matches!(event, Event::Acknowledged { .. }) {
             self.answers.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -129,7 +129,7 @@ fn read(events: &[Event]) -> BTreeMap<usize, Facts> {
     for (at, event) in events.iter().enumerate() {
         match event {
             Event::Sending { n } => drop(all.entry(*n).or_default()),
-            Event::Accepted { n, id } => {
+            Event::Acknowledged { n, id } => {
                 let told = all.entry(*n).or_default();
                 told.accepted = Some(id.clone());
                 told.ids.insert(id.clone());

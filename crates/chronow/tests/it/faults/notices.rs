@@ -22,7 +22,7 @@ async fn with_one(n: usize) -> (World, Arc<Ledger>, String) {
     crew::prepare(&world.chronow, Duration::from_secs(5), 1).await;
     let ledger = Ledger::append(&world.file("ledger"));
     crew::publish(&world.chronow, &ledger, [n]).await;
-    let Some(Event::Accepted { id, .. }) = ledger.events().pop() else { unreachable!("it was accepted") };
+    let Some(Event::Acknowledged { id, .. }) = ledger.events().pop() else { unreachable!("it was accepted") };
     (world, ledger, id)
 }
 
@@ -38,13 +38,13 @@ async fn nothing_is_noticed_where_all_is_well() {
 #[tokio::test]
 #[should_panic(expected = "it was lost")]
 async fn a_message_that_was_accepted_and_is_nowhere() {
-    audited(&[Event::Accepted { n: 7, id: "gone".to_owned() }], 0..4).await;
+    audited(&[Event::Acknowledged { n: 7, id: "gone".to_owned() }], 0..4).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "it was accepted twice")]
 async fn a_message_with_two_ids() {
-    audited(&[Event::Accepted { n: 1, id: "another".to_owned() }], 0..4).await;
+    audited(&[Event::Acknowledged { n: 1, id: "another".to_owned() }], 0..4).await;
 }
 
 #[tokio::test]

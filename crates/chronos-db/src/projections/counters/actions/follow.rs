@@ -4,7 +4,7 @@ use super::counters::Counters;
 use crate::Result;
 use crate::action::Action;
 use crate::lease::{LEASES, Lease};
-use crate::projections::counters::answer::Followed;
+use crate::projections::counters::answer::FollowProgress;
 use crate::projections::counters::projection::CounterProjection;
 use crate::projections::counters::session::Session;
 use crate::projections::follower::follow;
@@ -26,13 +26,13 @@ pub struct Follow {
 }
 
 impl Action for Follow {
-    type Output = Followed;
+    type Output = FollowProgress;
 
     fn observed(&self) -> Option<Observed> {
         Some(self.counters.collection.observed(Operation::Follow))
     }
 
-    async fn run(self) -> Result<Followed> {
+    async fn run(self) -> Result<FollowProgress> {
         let named = self.counters.named("follow counters");
         let work = async {
             let session = self.counters.upkeep().await?;
@@ -50,7 +50,7 @@ impl Action for Follow {
 
 awaitable!(Follow);
 
-async fn leased(session: &Session, stable: i64) -> Result<Followed> {
+async fn leased(session: &Session, stable: i64) -> Result<FollowProgress> {
     let stored = session.store.load().await?;
     let position = stored.as_ref().map_or(-1, |record| record.cv);
     let needs_care = stored.as_ref().is_some_and(|record| record.sweep_after.is_some());
@@ -60,13 +60,13 @@ async fn leased(session: &Session, stable: i64) -> Result<Followed> {
     };
     if position >= stable && !needs_care && !lacks_rules {
         remove_old(session).await?;
-        return Ok(Followed { cv: position, ..Followed::default() });
+        return Ok(FollowProgress { cv: position, ..FollowProgress::default() });
     }
     let store = &session.store;
     let (documents, namespace) = (store.documents.clone(), store.db.namespace(LEASES));
     let name = format!("counters|{}", store.owner.id);
     let Some(lease) = Lease::take(documents, namespace, &name, &store.env).await? else {
-        return Ok(Followed { cv: position, busy: true, ..Followed::default() });
+        return Ok(FollowProgress { cv: position, busy: true, ..FollowProgress::default() });
     };
     let done = run(session, stable, &lease).await;
     let given_back = lease.give_back().await;
@@ -74,12 +74,12 @@ async fn leased(session: &Session, stable: i64) -> Result<Followed> {
     given_back.map(|()| followed)
 }
 
-async fn run(session: &Session, stable: i64, lease: &Lease) -> Result<Followed> {
+async fn run(session: &Session, stable: i64, lease: &Lease) -> Result<FollowProgress> {
     let projection = CounterProjection { session, periods: session.periods().await? };
     let progress = follow(&projection, &session.log, stable, Some(lease)).await?;
     sweep(session).await?;
     remove_old(session).await?;
-    Ok(Followed {
+    Ok(FollowProgress {
         cv: progress.position,
         rows: progress.rows,
         busy: progress.lost_lease,

@@ -181,14 +181,14 @@ impl Transaction {
         let Ledger { last, built } = std::mem::take(&mut *ledger.lock());
         numbers.extend(last);
         let ended = match sent {
-            Ok(outcomes) => self.judge(built, &outcomes),
+            Ok(outcomes) => self.classify(built, &outcomes),
             // The batch was not sent: no row can exist.
             Err(error) if built.is_empty() => Ended::Refused(CommitError::Failed(error)),
             // Nor were the rows of the others: why one became none tells more than that the call failed.
             Err(_) if built.iter().any(|built| !matches!(built, Built::Version { .. })) => {
-                self.judge(built, &[])
+                self.classify(built, &[])
             }
-            Err(error) => return (with_share(SETTLING, self.settle(built, error)).await, numbers),
+            Err(error) => return (with_share(SETTLING, self.resolve(built, error)).await, numbers),
         };
         if matches!(ended, Ended::Committed(_)) {
             return (ended, numbers);
@@ -238,7 +238,7 @@ impl Transaction {
     }
 
     /// What the outcomes of the batch mean.
-    fn judge(&self, built: Vec<Built>, outcomes: &[Outcome]) -> Ended {
+    fn classify(&self, built: Vec<Built>, outcomes: &[Outcome]) -> Ended {
         let mut committed = Vec::with_capacity(built.len());
         let (mut conflict, mut condemned, mut again) = (false, false, false);
         for (built, member) in built.into_iter().zip(&*self.members) {
@@ -289,7 +289,7 @@ impl Transaction {
 
     /// After an ambiguous error, where every member became a version: closes every number, so that what did not
     /// land never can, and asks whether the rows did.
-    async fn settle(&self, built: Vec<Built>, error: Error) -> Ended {
+    async fn resolve(&self, built: Vec<Built>, error: Error) -> Ended {
         let versions = built.into_iter().filter_map(|built| match built {
             Built::Version { row, head, .. } => Some(Committed { row: *row, head: *head }),
             Built::Rejected(_) | Built::Behind | Built::Stale => None,

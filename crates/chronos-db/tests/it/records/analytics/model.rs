@@ -20,7 +20,7 @@ pub(super) struct Item {
 }
 
 /// A result: when its timeframe begins, its arguments, its value.
-pub(super) type Found = (String, String, Option<f64>);
+pub(super) type ModelResult = (String, String, Option<f64>);
 
 impl Item {
     /// So many, of the 45 days before [`NOW`].
@@ -104,7 +104,7 @@ fn value(operation: &str, mut numbers: Vec<f64>) -> Option<f64> {
 }
 
 /// What a rule over these items comes to at a moment, in order.
-pub(super) fn naive(rule: &Json, items: &[Item], now: Timestamp) -> Vec<Found> {
+pub(super) fn naive(rule: &Json, items: &[Item], now: Timestamp) -> Vec<ModelResult> {
     let (newer, older) = (days(rule, "newerThan"), days(rule, "olderThan"));
     let until = now.plus_millis(-older.unwrap_or(0));
     let from = newer.map(|newer| now.plus_millis(-newer));

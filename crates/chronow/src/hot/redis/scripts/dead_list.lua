@@ -8,7 +8,7 @@ local out, bytes, more = {}, 0, 0
 for _, id in ipairs(call('ZRANGEBYSCORE', s.dlq_order, ARGV[3], '+inf', 'LIMIT', 0, ARGV[4])) do
   local body = call('HGET', s.dlq, id)
   if body then
-    if bytes > MOST_BYTES then
+    if bytes > MAX_BYTES then
       more = 1
       break
     end

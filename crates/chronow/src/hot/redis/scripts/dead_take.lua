@@ -11,7 +11,7 @@ if #ids == 0 then
 end
 local taken, seen, bytes = 0, 0, 0
 for _, id in ipairs(ids) do
-  if bytes > MOST_BYTES then
+  if bytes > MAX_BYTES then
     break
   end
   seen = seen + 1

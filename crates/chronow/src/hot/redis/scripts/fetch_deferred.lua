@@ -5,7 +5,7 @@ if not s then
 end
 local till, out, bytes, seen = whole(NOW + c.visibility), {}, 0, 0
 for i = 4, #ARGV do
-  if bytes > MOST_BYTES then
+  if bytes > MAX_BYTES then
     break
   end
   seen = seen + 1

@@ -1,7 +1,7 @@
 -- Shared by the scripts about topics that need more than `core.lua`; making these functions takes longer than a small publish.
 
 -- No script touches more bytes of messages than this and one page.
-local MOST_BYTES = 4194304
+local MAX_BYTES = 4194304
 
 local function after(a, b)
   local am, as = parse(a)
@@ -321,7 +321,7 @@ local function promote()
     end
     call('ZREM', SCHED, id)
     call('ZREM', SCHED_IDS, id)
-    if bytes > MOST_BYTES then
+    if bytes > MAX_BYTES then
       break
     end
   end
@@ -377,7 +377,7 @@ local function trim(s, c, all)
           call('ZADD', s.order, BESIDE, id)
         end
         bytes = bytes + (record and #(call('HGET', HELD, id) or '') or 0)
-        if bytes > MOST_BYTES then
+        if bytes > MAX_BYTES then
           break
         end
       end

@@ -44,13 +44,13 @@ for i = 1, math.min(limit, #found) do
   if fields then
     out[#out + 1] = { id, place, starts, till, fields }
     bytes = bytes + size_of(fields)
-    if bytes > MOST_BYTES then
+    if bytes > MAX_BYTES then
       break
     end
   end
 end
 local size = math.min(limit, 10)
-while limit > 0 and bytes <= MOST_BYTES do
+while limit > 0 and bytes <= MAX_BYTES do
   local page = call('XRANGE', K, '(' .. c.at, '+', 'COUNT', math.min(size, limit))
   for _, entry in ipairs(page) do
     out[#out + 1] = { field(entry[2], 'id') or entry[1], 'unread', 0, '', entry[2] }

@@ -16,7 +16,7 @@ local max, token, start = tonumber(ARGV[3]), ARGV[4], c.filter == '' and tonumbe
 local till = whole(NOW + c.visibility)
 local out, count, records, locks, orders, keys = {}, 0, {}, {}, {}, {}
 -- How much more may be looked at.
-local left, bytes = max * 4 + 100, MOST_BYTES
+local left, bytes = max * 4 + 100, MAX_BYTES
 
 -- The payload of a claim has to be fetched before its handler starts, so the pull starts nothing from there on.
 local CLAIM = 'application/vnd.chronow.claim'

@@ -109,12 +109,12 @@ if others > 0 then
   local skipped, bytes = {}, 0
   for i = first, at - 1, 6 do
     local id, how, wait, chance, reason = ARGV[i], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5]
-    local record = bytes <= MOST_BYTES and holding(i, i, ARGV[i + 1])[1]
+    local record = bytes <= MAX_BYTES and holding(i, i, ARGV[i + 1])[1]
     local fields = record and how ~= 'skip' and (how == 'refuse' or how == 'dead' or record.where ~= 'h' or record.starts >= c.deliveries)
       and fields_of(id, record.where)
     bytes = bytes + (fields and size_of(fields) or 0)
     local outcome = 'D'
-    if bytes > MOST_BYTES and not record then
+    if bytes > MAX_BYTES and not record then
       outcome = 'A'
     elseif not record then
       outcome = 'L'

@@ -57,7 +57,7 @@ impl History {
                     (owed.text.clone(), &owed.key, owed.deliveries)
                 );
                 let begun = place < started;
-                owed.at = Where::Held(delivery.clone(), begun);
+                owed.at = Where::InFlight(delivery.clone(), begun);
                 owed.deliveries += u32::from(begun);
                 assert!(owed.deliveries <= LIMIT, "{n} was started too often in {name}");
                 subscription.started += u64::from(begun);
@@ -77,7 +77,7 @@ impl History {
         let (mut settled, mut started) = (Vec::new(), Vec::new());
         for n in self.subscriptions[s].held() {
             let owed = &self.subscriptions[s].owed[&n];
-            let Where::Held(delivery, begun) = &owed.at else { continue };
+            let Where::InFlight(delivery, begun) = &owed.at else { continue };
             let reason = format!("failure {n}");
             match (begun, self.chance.below(8)) {
                 (false, 0..5) => {
@@ -119,7 +119,7 @@ impl History {
             owed.deliveries += 1;
             assert!(owed.deliveries <= LIMIT, "{n} was started too often in {name}");
             subscription.started += 1;
-            if let Where::Held(_, begun) = &mut owed.at {
+            if let Where::InFlight(_, begun) = &mut owed.at {
                 *begun = true;
             }
         }
@@ -143,7 +143,7 @@ impl History {
             assert_eq!(delivery.deliveries, owed.deliveries);
             // With its deliveries used up it cannot be started again.
             let begun = owed.deliveries >= LIMIT;
-            owed.at = Where::Held(delivery, begun);
+            owed.at = Where::InFlight(delivery, begun);
             got.push(n);
         }
         got.sort_unstable();

@@ -168,7 +168,7 @@ impl History {
             );
             let counts = (stats.pending, stats.deferred, stats.dead_letters, stats.deliveries, stats.acked);
             let expected = (
-                subscription.count(|at| matches!(at, Where::Held(..))),
+                subscription.count(|at| matches!(at, Where::InFlight(..))),
                 subscription.count(|at| *at == Where::Deferred),
                 subscription.dead.len() as u64,
                 subscription.started,

@@ -9,7 +9,7 @@ use crate::hot::Delivery;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Where {
     Ready,
-    Held(Delivery, bool),
+    InFlight(Delivery, bool),
     Deferred,
     Dead(String),
     /// Its time is over, and a pull makes it a dead letter on its way.
@@ -46,14 +46,14 @@ impl Modelled {
         let Some(key) = &owed.key else { return owed.at == Where::Ready };
         let same = || self.owed.iter().filter(|(_, other)| other.key.as_ref() == Some(key));
         let blocked = same().any(|(m, other)| {
-            matches!(other.at, Where::Held(..))
+            matches!(other.at, Where::InFlight(..))
                 || (!owed.redriven && !other.redriven && *m < n && other.at == Where::Ready)
         });
         owed.at == Where::Ready && !blocked
     }
 
     pub(super) fn held(&self) -> Vec<usize> {
-        self.owed.iter().filter(|(_, owed)| matches!(owed.at, Where::Held(..))).map(|(n, _)| *n).collect()
+        self.owed.iter().filter(|(_, owed)| matches!(owed.at, Where::InFlight(..))).map(|(n, _)| *n).collect()
     }
 
     pub(super) fn count(&self, holds: impl Fn(&Where) -> bool) -> u64 {

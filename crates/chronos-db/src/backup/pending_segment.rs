@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use futures::TryStreamExt as _;
 
 use super::catalog::{self, Chain};
-use super::format::{BackupKind, MEMBER_TYPE, Member, Segment, Subject};
+use super::format::{BackupKind, MEMBER_TYPE, MemberFile, Segment, Subject};
+use super::location::BackupLocation;
 use super::member::{Entry, Filling};
-use super::place::Place;
 use super::source::Source;
 use crate::documents::raw_bson;
 use crate::records::{ItemId, Op, Row, checksum};
@@ -19,10 +19,10 @@ const MEMBERS: usize = 32;
 pub(super) const NAMED: usize = 100;
 
 /// An index that is not written yet.
-pub(super) struct Draft {
+pub(super) struct PendingSegment {
     pub(super) kind: BackupKind,
     pub(super) complete: bool,
-    pub(super) members: Vec<Member>,
+    pub(super) members: Vec<MemberFile>,
     versions: u64,
     damaged: u64,
     pub(super) damage: Vec<String>,
@@ -32,7 +32,7 @@ pub(super) struct Draft {
     last_row: Option<String>,
 }
 
-impl Default for Draft {
+impl Default for PendingSegment {
     fn default() -> Self {
         Self {
             kind: BackupKind::Log,
@@ -49,13 +49,13 @@ impl Default for Draft {
 }
 
 /// Writes files and indexes of chains.
-pub(super) struct Drafter<'d> {
+pub(super) struct SegmentWriter<'d> {
     pub(super) source: &'d Source,
-    pub(super) place: &'d Place,
+    pub(super) location: &'d BackupLocation,
     pub(super) subject: &'d Subject,
 }
 
-impl Draft {
+impl PendingSegment {
     /// One with nothing in it yet of the latest state of items; `complete` says that nothing follows.
     pub(super) fn of_state(complete: bool) -> Self {
         Self { kind: BackupKind::State, complete, ..Self::default() }
@@ -82,7 +82,7 @@ impl Draft {
     }
 }
 
-impl Drafter<'_> {
+impl SegmentWriter<'_> {
     /// Writes the files of one index. Returns what is to stand in it, and up to which number it is everything: the
     /// last one, or `up_to` if there was no more.
     pub(super) async fn fill(
@@ -91,53 +91,64 @@ impl Drafter<'_> {
         chain: &Chain,
         run: &str,
         up_to: i64,
-    ) -> Result<(Draft, i64)> {
-        let (mut draft, mut filling) = (Draft::default(), Filling::default());
+    ) -> Result<(PendingSegment, i64)> {
+        let (mut pending, mut filling) = (PendingSegment::default(), Filling::default());
         let mut end = up_to;
         while let Some(entry) = entries.try_next().await? {
-            draft.take(&entry)?;
+            pending.take(&entry)?;
             filling.push(&entry)?;
             if !filling.is_full() {
                 continue;
             }
-            let last = self.put(std::mem::take(&mut filling), chain, run, &mut draft).await?;
-            if draft.members.len() == MEMBERS {
+            let last = self.put(std::mem::take(&mut filling), chain, run, &mut pending).await?;
+            if pending.members.len() == MEMBERS {
                 end = last;
                 break;
             }
         }
         if !filling.is_empty() {
-            self.put(filling, chain, run, &mut draft).await?;
+            self.put(filling, chain, run, &mut pending).await?;
         }
-        if draft.members.last().is_none_or(|last| last.last_cv != end) {
+        if pending.members.last().is_none_or(|last| last.last_cv != end) {
             // The last number is of what this handle does not see.
-            draft.last_row = None;
+            pending.last_row = None;
         }
-        Ok((draft, end))
+        Ok((pending, end))
     }
 
     /// Stores a file. Returns the number of its last version.
-    async fn put(&self, filling: Filling, chain: &Chain, run: &str, draft: &mut Draft) -> Result<i64> {
+    async fn put(
+        &self,
+        filling: Filling,
+        chain: &Chain,
+        run: &str,
+        pending: &mut PendingSegment,
+    ) -> Result<i64> {
         let fail = &self.source.index.env.fail;
         fail.hit("backup.before_member")?;
         let (member, file) = filling.pack(run).await?;
-        if !self.place.create(&chain.member_key(&member), file, MEMBER_TYPE).await? {
+        if !self.location.create(&chain.member_key(&member), file, MEMBER_TYPE).await? {
             // A put that was repeated after its answer was lost finds itself.
-            let stored = self.place.get(&chain.member_key(&member)).await?;
+            let stored = self.location.get(&chain.member_key(&member)).await?;
             if stored.is_none_or(|stored| checksum(&stored) != member.sha256) {
                 let message = format!("`{}` of the backup is there already", chain.member_key(&member));
                 return Err(Error::storage(message));
             }
         }
         let last = member.last_cv;
-        draft.members.push(member);
+        pending.members.push(member);
         fail.hit("backup.after_member")?;
         Ok(last)
     }
 
     /// Creates the index. If another one has its place, the files go, and there is none.
-    pub(super) async fn commit(&self, chain: &Chain, draft: Draft, end: i64) -> Result<Option<Segment>> {
-        let Draft { kind, complete, members, versions, damaged, last_row, .. } = draft;
+    pub(super) async fn commit(
+        &self,
+        chain: &Chain,
+        pending: PendingSegment,
+        end: i64,
+    ) -> Result<Option<Segment>> {
+        let PendingSegment { kind, complete, members, versions, damaged, last_row, .. } = pending;
         let fail = &self.source.index.env.fail;
         let segment = Segment {
             subject: self.subject.clone(),
@@ -154,9 +165,9 @@ impl Drafter<'_> {
             members,
         };
         fail.hit("backup.before_index")?;
-        if !catalog::create(self.place, chain, &segment).await? {
+        if !catalog::create(self.location, chain, &segment).await? {
             for member in &segment.members {
-                self.place.delete(&chain.member_key(member)).await?;
+                self.location.delete(&chain.member_key(member)).await?;
             }
             return Ok(None);
         }

@@ -344,7 +344,7 @@ impl Reader {
             let heads = self.index.documents.scan_stored(&self.index.names.head, scan);
             return heads.map(move |stored| plan.listed(&stored?)).boxed();
         }
-        let walk = Walk {
+        let walk = ListScan {
             reader: Arc::clone(self),
             after: plan.after.clone(),
             plan,
@@ -361,7 +361,7 @@ impl Reader {
 }
 
 /// A whole list under way.
-struct Walk {
+struct ListScan {
     reader: Arc<Reader>,
     plan: Plan,
     after: Option<Vec<Bson>>,
@@ -370,7 +370,7 @@ struct Walk {
     ended: bool,
 }
 
-impl Walk {
+impl ListScan {
     /// The next items; none at the end.
     async fn next(&mut self) -> Result<Option<Vec<Listed>>> {
         loop {

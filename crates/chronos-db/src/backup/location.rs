@@ -13,7 +13,7 @@ use crate::{Error, Result};
 
 /// Where backups are.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct BackupLocation {
     objects: Arc<dyn ObjectStorage>,
     pub(super) at: At,
 }
@@ -36,7 +36,7 @@ impl fmt::Display for At {
     }
 }
 
-impl Place {
+impl BackupLocation {
     /// The folder, if one is named, else the backups bucket of the entry whose payloads these are.
     ///
     /// # Errors

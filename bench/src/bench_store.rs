@@ -44,7 +44,7 @@ pub(crate) struct How<'a> {
 
 /// The library with what looks at it from outside.
 #[derive(Debug)]
-pub(crate) struct Opened {
+pub(crate) struct BenchStore {
     pub(crate) chronos: Chronos,
     pub(crate) people: Collection,
     pub(crate) groups: Arc<Groups>,
@@ -53,13 +53,13 @@ pub(crate) struct Opened {
     pub(crate) calls: Arc<Counting<Call>>,
 }
 
-impl Opened {
+impl BenchStore {
     pub(crate) fn stats(&self) -> Result<&CommandStats> {
         self.stats.as_deref().ok_or_else(|| "this store sends no commands".into())
     }
 }
 
-pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
+pub(crate) fn open(how: &How<'_>) -> Result<BenchStore> {
     let mut config = Config::builder();
     let mut observed: Option<(Arc<dyn DocumentStore>, Arc<CommandStats>)> = None;
     if let Some(folder) = how.embedded {
@@ -107,7 +107,7 @@ pub(crate) fn open(how: &How<'_>) -> Result<Opened> {
     }
     let chronos = builder.open()?;
     let people = chronos.with(Route::runtime().tenant("default").collection(collection))?;
-    Ok(Opened { chronos, people, groups, stats, calls })
+    Ok(BenchStore { chronos, people, groups, stats, calls })
 }
 
 /// A rule that a tenth of all persons match.
