@@ -9,12 +9,15 @@ use chronos_db::objects::{ObjectInfo, ObjectStorage, Put, PutOptions};
 use chronos_db::{Error, Result};
 use futures::stream::BoxStream;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// An object storage that does not take some objects: a part of the key says which. All buckets that are
 /// [`put around`](Self::around) share its plan.
 #[derive(Debug, Default)]
 pub struct Selective {
     plan: Mutex<Plan>,
+    /// That everything is taken again.
+    taken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +31,7 @@ struct Plan {
 enum Manner {
     Refuse,
     Hang,
+    Hold,
     PanicOnce,
 }
 
@@ -48,6 +52,11 @@ impl Selective {
         self.plan.lock().puts.insert(part.into(), Manner::Hang);
     }
 
+    /// Puts of keys with this part wait until everything is taken again.
+    pub fn hold(&self, part: impl Into<String>) {
+        self.plan.lock().puts.insert(part.into(), Manner::Hold);
+    }
+
     /// The next put of a key with this part panics.
     pub fn panic_once(&self, part: impl Into<String>) {
         self.plan.lock().puts.insert(part.into(), Manner::PanicOnce);
@@ -56,6 +65,7 @@ impl Selective {
     /// Takes everything again. Puts that hang go on hanging.
     pub fn take_all(&self) {
         self.plan.lock().puts.clear();
+        self.taken.notify_waiters();
     }
 
     /// How often puts were begun, of keys with this part.
@@ -94,7 +104,14 @@ struct Decorated {
 #[async_trait]
 impl ObjectStorage for Decorated {
     async fn put(&self, key: &str, body: Bytes, options: PutOptions) -> Result<Put> {
+        let mut taken = std::pin::pin!(self.selective.taken.notified());
+        // From here on, not from its first poll on.
+        taken.as_mut().enable();
         match self.selective.begin(key) {
+            Some(Manner::Hold) => {
+                taken.await;
+                self.inner.put(key, body, options).await
+            }
             None => self.inner.put(key, body, options).await,
             Some(Manner::Refuse) => {
                 Err(Error::storage(format!("injected: `{key}` is not taken")).retryable())

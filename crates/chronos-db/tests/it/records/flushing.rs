@@ -15,6 +15,7 @@ on_every_pairing!(
     a_version_that_cannot_be_stored_holds_up_no_other,
     a_put_that_never_ends_holds_up_no_other,
     an_erasure_waits_for_no_object_that_cannot_be_stored,
+    what_waits_for_an_erasure_and_what_it_waits_for_come_to_their_end,
     an_outage_is_noticed_by_some_versions_and_not_tried_by_all,
     who_waits_for_an_object_hears_that_another_process_stored_it,
     who_waits_for_an_object_hears_of_the_shutdown,
@@ -115,6 +116,29 @@ async fn an_erasure_waits_for_no_object_that_cannot_be_stored(p: &Pairing) {
     until(&users, |report| *report == 0).await;
     assert_eq!(store.keys(&users).await, Vec::<String>::new());
     storage.take_all();
+}
+
+async fn what_waits_for_an_erasure_and_what_it_waits_for_come_to_their_end(p: &Pairing) {
+    let storage = Selective::new();
+    let store = p.opening().with(&json!({"logicalDelete": {"enabled": false}})).selective(&storage).open();
+    let users = store.users();
+    let id = create(&users, 1).await[0];
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    // One version is being put, another one could not be and is tried again, the erasure waits between them.
+    storage.refuse(format!("{id}/v1"));
+    users.update(&id, json!({"n": 1})).await.unwrap();
+    until(&users, |report| report.failed == 1).await;
+    storage.hold(format!("{id}/v2"));
+    users.update(&id, json!({"n": 2})).await.unwrap();
+    until(&users, |_| storage.begun(&format!("{id}/v2")) == 1).await;
+    users.delete(&id).await.unwrap();
+    until(&users, |report| report.waiting == 3).await;
+    for _ in 0..5 {
+        users.flush(Duration::from_millis(100)).await.unwrap();
+    }
+    storage.take_all();
+    assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+    assert_eq!(store.keys(&users).await, Vec::<String>::new());
 }
 
 /// While the storage is down new versions are no reason to try it; the pauses between tries grow, and one

@@ -240,11 +240,11 @@ impl Worker {
         Ok(())
     }
 
+    /// Begins what was deferred, as far as it can begin now. Each waits for those of its item before it, never for those
+    /// behind it.
     fn begin_deferred(&mut self) {
-        for _ in 0..self.deferred.len() {
-            if let Some(version) = self.deferred.pop_front() {
-                self.begin(version);
-            }
+        for version in std::mem::take(&mut self.deferred) {
+            self.begin(version);
         }
     }
 
