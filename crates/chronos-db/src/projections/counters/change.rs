@@ -141,19 +141,10 @@ impl<'r> Change<'r> {
     fn stored(&mut self, id: &str, document: &Document) -> Option<&mut RowChange> {
         let place = (Table::Unique, id.to_owned());
         if !self.rows.contains_key(&place) {
-            let key = self.key_of(document)?;
+            let key = RowKey::of_value(document, &self.record.rules)?;
             self.rows.insert(place.clone(), RowChange { key, events: Vec::new() });
         }
         self.rows.get_mut(&place)
-    }
-
-    fn key_of(&self, document: &Document) -> Option<RowKey> {
-        let id = document.get_str("rule").ok()?;
-        let rule = self.record.rules.iter().position(|known| known.id == id)?;
-        let property = document.get_str("propertyName").ok()?.to_owned();
-        // One that is erased already has none, and needs none: it stays as it is.
-        let value = document.get("propertyValue").cloned().unwrap_or(Bson::Null);
-        Some(RowKey::Unique { rule, property, value })
     }
 
     pub(super) fn generation(&self) -> ObjectId {
@@ -172,7 +163,7 @@ impl<'r> Change<'r> {
 }
 
 /// Whether a rule counts the version. What a deletion takes away is what it is judged by: that is in its row.
-fn matches(known: &RuleRecord, entry: &LogEntry, op: CountedOp) -> bool {
+pub(super) fn matches(known: &RuleRecord, entry: &LogEntry, op: CountedOp) -> bool {
     let row = &entry.row;
     if row.cv <= known.since || !known.rule.is_on(op) {
         return false;

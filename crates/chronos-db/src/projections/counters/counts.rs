@@ -56,6 +56,15 @@ impl Counts {
         }
     }
 
+    /// How many more these are; none if one of them is less.
+    pub(super) fn beyond(self, other: Self) -> Option<Self> {
+        Some(Self {
+            created: self.created.checked_sub(other.created)?,
+            updated: self.updated.checked_sub(other.updated)?,
+            deleted: self.deleted.checked_sub(other.deleted)?,
+        })
+    }
+
     pub(super) fn put(self, document: &mut Document) {
         for (name, value) in [("created", self.created), ("updated", self.updated), ("deleted", self.deleted)]
         {

@@ -4,23 +4,30 @@
 //! the same number of the log they are compared; the exchange takes place only if the first has not moved
 //! since.
 
+use std::collections::HashMap;
+
 use bson::Document;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::answer::Totals;
-use super::counts::{self, Counts};
+use super::change::matches;
+use super::counts::{self, Counts, counted};
 use super::projection::CounterProjection;
 use super::record::Record;
-use super::row::{self, Table};
+use super::row::{self, CountRow, RowKey, Table};
 use super::session::Session;
-use super::store::sweep_after;
+use super::store::{CounterStore, sweep_after};
 use crate::config::RuleScope;
+use crate::documents::{Batch, Guard, Write};
 use crate::projections::follower::{Projection as _, follow};
 use crate::projections::log::LogEntry;
+use crate::records::Op;
 use crate::{Error, Result};
 
 /// Documents that are read at once, for rules over the payload.
 const READS: usize = 8;
+/// Counts of values that are compared at once.
+const KEPT_AT_ONCE: usize = 500;
 /// How often two sets are brought to the same number while a follower goes on.
 const ATTEMPTS: u32 = 20;
 
@@ -34,9 +41,8 @@ pub(super) async fn run(session: &Session) -> Result<(bool, u64)> {
     let store = &session.store;
     store.ensure().await?;
     announce(session).await?;
-    let mut second = session.blank();
-    let mut damaged = 0;
-    let generation = second.generation;
+    let mut second = Second::new(session.blank());
+    let generation = second.record.generation;
     for _ in 0..ATTEMPTS {
         // In this order: totals never are ahead of the log, unless it was replaced by an older one.
         let is_intact = intact(session).await?;
@@ -47,12 +53,12 @@ pub(super) async fn run(session: &Session) -> Result<(bool, u64)> {
                 counters = %store.owner.id, cv = ahead.cv, log = stable,
                 "counters are ahead of their log, which was replaced by an older one; they are made anew from it"
             );
-            (second, damaged) = count_up_to(session, second, stable, damaged).await?;
+            second.count_up_to(session, stable).await?;
             store.env.fail.hit("counters.before_exchange")?;
-            if exchange(session, second.clone(), &ahead).await? {
+            if exchange(session, &second.record, &ahead).await? {
                 store.env.fail.hit("counters.before_sweep")?;
                 store.sweep(Some(ahead.generation)).await?;
-                return Ok((true, damaged));
+                return Ok((true, second.damaged));
             }
             continue;
         }
@@ -61,24 +67,25 @@ pub(super) async fn run(session: &Session) -> Result<(bool, u64)> {
             true => Some(bring_to(session, stable).await?),
             false => None,
         };
-        let target = first.as_ref().map_or(stable, |first| first.cv).max(second.cv);
-        (second, damaged) = count_up_to(session, second, target, damaged).await?;
+        let target = first.as_ref().map_or(stable, |first| first.cv).max(second.record.cv);
+        second.count_up_to(session, target).await?;
         store.env.fail.hit("counters.before_exchange")?;
         let Some(first) = first else {
             let Some(broken) = store.load_to_replace().await? else { continue };
-            if exchange(session, second.clone(), &broken).await? {
-                return Ok((true, damaged));
+            if exchange(session, &second.record, &broken).await? {
+                return Ok((true, second.damaged));
             }
             continue;
         };
-        if first.cv != second.cv {
+        if first.cv != second.record.cv {
             continue;
         }
-        let corrected = differs(session, &first, &second).await?;
-        if exchange(session, second.clone(), &first).await? {
+        keep_left(store, &first, &second).await?;
+        let corrected = differs(session, &first, &second.record).await?;
+        if exchange(session, &second.record, &first).await? {
             store.env.fail.hit("counters.before_sweep")?;
             store.sweep(Some(first.generation)).await?;
-            return Ok((corrected, damaged));
+            return Ok((corrected, second.damaged));
         }
     }
     store.sweep(Some(generation)).await?;
@@ -115,24 +122,84 @@ async fn bring_to(session: &Session, cv: i64) -> Result<Record> {
     projection.load().await
 }
 
-/// The second set, up to `target`.
-async fn count_up_to(
-    session: &Session,
-    mut second: Record,
-    target: i64,
-    mut damaged: u64,
-) -> Result<(Record, u64)> {
-    let projection = CounterProjection { session, periods: session.periods().await? };
-    while second.cv < target {
-        for piece in session.log.read(second.cv, target).await? {
-            damaged += piece.damaged.len() as u64;
-            let (entries, unread) = by_their_documents(session, piece.entries).await?;
-            damaged += unread;
-            second = projection.take_in(&second, &entries, piece.to).await?;
-            session.store.env.fail.hit("counters.between_pieces")?;
+/// The set that is made.
+struct Second {
+    record: Record,
+    /// Rows or documents that cannot be read.
+    damaged: u64,
+    /// By rule, the versions of erased items of which only the numbers are left: nobody knows their values any more.
+    left: Vec<Counts>,
+}
+
+impl Second {
+    fn new(record: Record) -> Self {
+        let left = vec![Counts::default(); record.rules.len()];
+        Self { record, damaged: 0, left }
+    }
+
+    /// Goes on to `target`.
+    async fn count_up_to(&mut self, session: &Session, target: i64) -> Result<()> {
+        let projection = CounterProjection { session, periods: session.periods().await? };
+        while self.record.cv < target {
+            for piece in session.log.read(self.record.cv, target).await? {
+                let (entries, unread) = by_their_documents(session, piece.entries).await?;
+                self.damaged += piece.damaged.len() as u64 + unread;
+                self.take_left(&entries);
+                self.record = projection.take_in(&self.record, &entries, piece.to).await?;
+                session.store.env.fail.hit("counters.between_pieces")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_left(&mut self, entries: &[LogEntry]) {
+        for entry in entries.iter().filter(|entry| entry.row.op == Op::Erased) {
+            let Some(op) = counted(entry.row.op, entry.row.ov, entry.row.counts) else { continue };
+            for (rule, left) in self.record.rules.iter().zip(&mut self.left) {
+                if matches(rule, entry, op) {
+                    left.add(op);
+                }
+            }
         }
     }
-    Ok((second, damaged))
+}
+
+/// Takes over what the first set has counted of values in versions that no longer say them, where others have the value
+/// too: as many as there can be. A value that none of the others has goes.
+async fn keep_left(store: &CounterStore, first: &Record, second: &Second) -> Result<()> {
+    if second.left.iter().all(|left| left.sum() == 0) {
+        return Ok(());
+    }
+    let mut counts = store.of_table(first.generation, Table::Unique).try_chunks(KEPT_AT_ONCE);
+    while let Some(chunk) = counts.try_next().await.map_err(|error| error.1)? {
+        let known: HashMap<String, (RowKey, CountRow)> = chunk
+            .iter()
+            .filter_map(|stored| {
+                let key = RowKey::of_value(stored, &second.record.rules)?;
+                let id = key.id(&store.owner, second.record.generation, &second.record.rules);
+                Some((id, (key, CountRow::read(stored)?)))
+            })
+            .collect();
+        let ids = known.keys().map(|id| id.as_str().into()).collect();
+        let (mut batch, namespace) = (Batch::new(), store.namespace(Table::Unique));
+        for found in store.documents.get(&namespace, ids).await? {
+            let Some((id, (key, was))) = found.get_str("_id").ok().and_then(|id| known.get_key_value(id))
+            else {
+                continue;
+            };
+            let left = key.rule().and_then(|rule| second.left.get(rule)).copied().unwrap_or_default();
+            let kept = CountRow::read(&found).and_then(|row| row.keeping(was, left));
+            if let Some(row) = kept {
+                let Record { generation, rules, .. } = &second.record;
+                let document = row.stored(id, key, &store.owner, *generation, rules);
+                batch.push(&namespace, Write::put(document, Guard::Any));
+            }
+        }
+        if !batch.operations.is_empty() {
+            store.documents.apply(batch).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The rows with the rules that their documents match now, where there are rules over the payload. One whose
@@ -162,7 +229,8 @@ async fn by_their_documents(session: &Session, entries: Vec<LogEntry>) -> Result
     Ok((read.into_iter().map(|(entry, _)| entry).collect(), unread))
 }
 
-async fn exchange(session: &Session, mut second: Record, first: &Record) -> Result<bool> {
+async fn exchange(session: &Session, second: &Record, first: &Record) -> Result<bool> {
+    let mut second = second.clone();
     second.sweep_after = first.sweep_after;
     Ok(session.store.put(&second.in_place_of(first)).await?.is_some())
 }

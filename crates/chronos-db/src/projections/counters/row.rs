@@ -118,7 +118,17 @@ impl RowKey {
         }
     }
 
-    fn rule(&self) -> Option<usize> {
+    /// What a stored count of a value is about; none if that is of no rule of these.
+    pub(super) fn of_value(document: &Document, rules: &[RuleRecord]) -> Option<Self> {
+        let id = document.get_str("rule").ok()?;
+        let rule = rules.iter().position(|known| known.id == id)?;
+        let property = document.get_str("propertyName").ok()?.to_owned();
+        // One that is erased already has none, and needs none: it stays as it is.
+        let value = document.get("propertyValue").cloned().unwrap_or(Bson::Null);
+        Some(Self::Unique { rule, property, value })
+    }
+
+    pub(super) fn rule(&self) -> Option<usize> {
         match self {
             Self::Unique { rule, .. } => Some(*rule),
             Self::Bucket { rule, .. } => *rule,
@@ -188,6 +198,17 @@ impl CountRow {
         }
         let counts = Counts::default();
         Self { counts, cv: erasure.cv, last_at: erasure.at, is_void: true, ..self }
+    }
+
+    /// The count with what `was` has of more versions, if these may be among the versions `left` that no longer say their
+    /// values; none if that changes nothing.
+    pub(super) fn keeping(self, was: &Self, left: Counts) -> Option<Self> {
+        let more = was.counts.beyond(self.counts)?;
+        if self.is_void || was.is_void || more.sum() == 0 || left.beyond(more).is_none() {
+            return None;
+        }
+        let (cv, last_at) = (self.cv.max(was.cv), self.last_at.max(was.last_at));
+        Some(Self { counts: was.counts, first_cv: self.first_cv.min(was.first_cv), cv, last_at, ..self })
     }
 
     /// Whether totals that go up to `position` count it as a value. It may be ahead of them by the next
@@ -281,6 +302,17 @@ mod tests {
         let second = CountRow::after(Some(&first), &change(&[4, 7, 9])).unwrap();
         assert_eq!(second, whole);
         assert_eq!(CountRow::after(Some(&whole), &change(&[4, 7])), None, "it is ahead of them");
+    }
+
+    #[test]
+    fn a_count_keeps_what_versions_without_values_may_have_been() {
+        let counted = |cvs: &[i64]| CountRow::after(None, &change(cvs)).unwrap();
+        let (was, again) = (counted(&[1, 4, 7]), counted(&[4]));
+        let left = |created| Counts { created, ..Counts::default() };
+        assert_eq!(again.keeping(&was, left(2)), Some(was));
+        assert_eq!(again.keeping(&was, left(1)), None, "there are not so many");
+        assert_eq!(was.keeping(&again, left(2)), None, "that is what was wrong");
+        assert_eq!(again.keeping(&again, left(2)), None);
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::telemetry::{Observed, Operation};
 impl Counters {
     /// Counts everything anew from the versions that are kept, by the rules of this configuration, and puts
     /// it instead of what was counted. Readers see the old counts until then; writes go on.
+    ///
+    /// What is left of the versions of an erased item no longer says its values. Where others have a value too, what was
+    /// counted of it stays, as long as those versions can account for it.
     pub fn recount(&self) -> Recount {
         Recount { counters: self.clone() }
     }

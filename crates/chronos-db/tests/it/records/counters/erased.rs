@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use chronos_db::documents::{Namespace, Scan};
+use bson::Document;
+use chronos_db::documents::{Batch, Guard, Namespace, Scan, Write};
 use chronos_db::fail::{FailAction, FailPoints};
 use chronos_db::{Collection, Env, ErrorKind, ItemId, Json, Random as _, json};
 use futures::TryStreamExt as _;
@@ -15,6 +16,7 @@ mod alone {
     super::on_every_pairing!(
         an_erased_item_stays_counted_and_its_values_are_nowhere,
         a_value_that_another_item_has_stays,
+        a_recount_keeps_what_erased_items_shared_with_others,
         a_value_that_comes_again_after_an_erasure_counts_anew,
         a_value_that_is_erased_before_its_follower_came_to_the_totals_takes_no_other_with_it,
         random_erasures_leave_the_values_of_the_others_whatever_fails_on_the_way,
@@ -96,6 +98,46 @@ async fn a_value_that_another_item_has_stays(p: &Pairing) {
     erase(&users, &id).await;
     assert_eq!(counted(&users).await["rules"]["open"]["unique"]["n"], json!(1));
     assert_eq!(values(&users).await, BTreeSet::from(["\"both\"".to_owned()]));
+}
+
+/// What is left of an erased version does not say its values, so a recount cannot know them.
+async fn a_recount_keeps_what_erased_items_shared_with_others(p: &Pairing) {
+    let store = p.open_with(&erasing());
+    let users = store.users();
+    let both = json!({"s": "open", "n": PERSONAL});
+    let (first, second) =
+        (users.create(both.clone()).await.unwrap().id, users.create(both.clone()).await.unwrap().id);
+    users.update(&first, json!({"deep": {"x": 1}})).await.unwrap();
+    let shared = async || {
+        let values = users.counters().unique("open", "n").await.unwrap();
+        values.iter().map(|value| (value.counts.created, value.counts.updated)).collect::<Vec<_>>()
+    };
+    users.counters().follow().await.unwrap();
+    erase(&users, &first).await;
+    for _ in 0..2 {
+        assert_eq!(shared().await, [(2, 1)]);
+        let recounted = users.counters().recount().await.unwrap();
+        assert!(!recounted.corrected, "{:#}", recounted.to_json());
+    }
+    assert_eq!(shared().await, [(2, 1)]);
+    users.create(both).await.unwrap();
+    assert_eq!(shared().await, [(3, 1)], "it goes on from there");
+    assert!(!users.counters().recount().await.unwrap().corrected);
+
+    // More than erased versions can have been is a mistake.
+    let counts = Namespace::new(users.database(), "cnt_total");
+    let stored: Vec<_> = store.documents().scan(&counts, Scan::default()).try_collect().await.unwrap();
+    let is_open = |count: &Document| count.get_str("ruleName").is_ok_and(|name| name == "open");
+    let mut wrong = stored.into_iter().find(is_open).unwrap();
+    wrong.insert("updated", 5);
+    let mut batch = Batch::new();
+    batch.push(&counts, Write::put(wrong, Guard::Any));
+    store.documents().apply(batch).await.unwrap();
+    assert!(users.counters().recount().await.unwrap().corrected);
+    assert_eq!(shared().await, [(2, 0)], "those that say it");
+    assert!(!users.counters().recount().await.unwrap().corrected);
+    erase(&users, &second).await;
+    assert_eq!(shared().await, [(2, 0)]);
 }
 
 async fn a_value_that_comes_again_after_an_erasure_counts_anew(p: &Pairing) {
