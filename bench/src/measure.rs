@@ -26,7 +26,7 @@ impl Rate {
     }
 }
 
-/// Calls `call` from so many tasks at once for a while, and counts what began and ended after the warm-up.
+/// Calls `call` from this many tasks at once for a while, and counts what began and ended after the warm-up.
 pub(crate) async fn rate<F, R>(tasks: usize, round: Duration, call: F) -> Result<Rate>
 where
     F: Fn(usize, u64) -> R + Send + Sync + 'static,

@@ -81,7 +81,7 @@ impl RedisServer {
             match server.ask_version().await {
                 Ok(version) => break version,
                 Err(failure) if begun.elapsed() > START => return Err(failure),
-                // There is nothing to be told by, but asking again.
+                // The server does not notify; it has to be asked again.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         };

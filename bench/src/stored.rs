@@ -18,7 +18,7 @@ pub(crate) const EPOCH: i64 = 1_600_000_000_000;
 pub(crate) const CITIES: [&str; 10] =
     ["Aachen", "Bergen", "Cork", "Dijon", "Espoo", "Faro", "Ghent", "Haifa", "Izmir", "Jena"];
 
-/// A person of about 600 bytes. `status` has so many values that `n` persons share each.
+/// A person of about 600 bytes. `status` has this many values that `n` persons share each.
 pub(crate) fn person(number: usize, sharing: usize) -> Json {
     json!({
         "email": format!("person{number}@example.org"),

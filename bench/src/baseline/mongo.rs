@@ -165,7 +165,7 @@ impl Baseline {
         Ok(())
     }
 
-    /// Inserts rows and their heads group by group, rows first, as so many writers at once would; returns
+    /// Inserts rows and their heads group by group, rows first, as many concurrent writers would; returns
     /// pairs per second.
     pub(crate) async fn create_pairs(
         &self,

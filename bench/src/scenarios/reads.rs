@@ -108,7 +108,7 @@ pub(crate) async fn latest(context: &Context) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// A loaded collection: `one` item with so many versions, and others with ten each around it.
+/// A loaded collection: `one` item with this many versions, and others with ten each around it.
 struct Past {
     baseline: Baseline,
     db: BenchStore,

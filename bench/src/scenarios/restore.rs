@@ -147,7 +147,7 @@ pub(crate) async fn collection(context: &Context) -> Result<Vec<Line>> {
         )
         .note("items", items)
         .note("group", watch::describe(&groups)),
-        // Allocators keep what they once had: below some megabytes nothing can be told apart.
+        // Allocators keep what they once had: below some megabytes nothing can be measured.
         Line::against(
             "restore_memory",
             "MiB peak growth",

@@ -107,7 +107,7 @@ pub(crate) async fn roll_up(context: &Context) -> Result<Vec<Line>> {
         Line::value("roll_up", "versions/s", median(&rates), None)
             .note("versions", beyond)
             .note("manifests", manifests),
-        // Allocators keep what they once had: below some megabytes nothing can be told apart.
+        // Allocators keep what they once had: below some megabytes nothing can be measured.
         Line::against(
             "roll_up_memory",
             "MiB peak growth",

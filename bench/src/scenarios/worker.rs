@@ -14,7 +14,7 @@ use crate::Result;
 pub(super) enum Task {
     /// Writes a collection together with others.
     Write(Writing),
-    /// Restores a collection; alone, so that its memory can be told.
+    /// Restores a collection; alone, so that its memory can be measured.
     Restore(Restoring),
     /// Rolls a collection up; alone, as well.
     RollUp(RollingUp),

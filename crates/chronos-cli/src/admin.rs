@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use crate::failure::Failure;
 use crate::open::Globals;
 
-/// Look after connections, storages and buckets, and after what passes with time.
+/// Look after connections, storages and buckets, and payloads that expire.
 ///
 /// What changes or removes something wants --confirm, or --dry-run, which only counts.
 #[derive(Debug, Args)]
@@ -32,13 +32,13 @@ enum AdminCommand {
     /// Ask every connection and every object storage whether it answers; the exit code is 1 if one does not.
     #[command(after_help = "Examples:\n  chronos admin health")]
     Health,
-    /// List every database that routes can lead to, one a line, without asking any of them.
+    /// List every database that routes can lead to, one per line, without asking any of them.
     #[command(after_help = "Examples:\n  chronos admin backends")]
     Backends,
-    /// Ask every object storage for its buckets, one storage a line; the exit code is 1 if one does not answer.
+    /// Ask every object storage for its buckets, one storage per line; the exit code is 1 if one does not answer.
     #[command(after_help = "Examples:\n  chronos admin storage-check")]
     StorageCheck,
-    /// Hold every object storage against the rules of DigitalOcean Spaces, one storage a line; the exit code is 1 if
+    /// Check every object storage against the rules of DigitalOcean Spaces, one storage per line; the exit code is 1 if
     /// one is not valid.
     #[command(after_help = "Examples:\n  chronos admin spaces-check")]
     SpacesCheck,

@@ -12,7 +12,7 @@ use crate::open::Globals;
 use crate::output::Output;
 use crate::stderr::note;
 
-/// Compute the analytics rules of the configuration, and print what they came to.
+/// Compute the analytics rules of the configuration, and print their results.
 ///
 /// `chronos worker` runs time-based rules each hour, and those across tenants each day.
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ struct RunArgs {
     now: Option<Timestamp>,
 }
 
-/// Print what a rule came to, one result a line, the latest timeframe first.
+/// Print the results of a rule, one per line, the latest timeframe first.
 ///
 /// A time-based rule has results of its own for each tenant; one across tenants has them where the configuration
 /// says.
@@ -63,7 +63,7 @@ struct ResultsArgs {
     /// The rule.
     #[arg(value_name = "RULE")]
     rule: String,
-    /// At most so many.
+    /// At most this many.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 }

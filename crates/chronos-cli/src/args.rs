@@ -133,7 +133,7 @@ pub(crate) struct ShowArg {
     /// Only these top-level properties (`_system` is one of them).
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     pub(crate) project: Option<Vec<String>>,
-    /// Add signed URLs of externalised properties, good for so many seconds (S3 and Azure).
+    /// Add signed URLs of externalised properties, valid for this many seconds (S3 and Azure).
     #[arg(long, value_name = "SECONDS")]
     pub(crate) presign: Option<u64>,
 }

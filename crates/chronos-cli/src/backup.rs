@@ -13,8 +13,8 @@ use crate::stderr::note;
 
 /// Back up collections: every version that came since the last backup, while writes go on.
 ///
-/// Backups go to the backups bucket of the database, or to a folder. One that was stopped is gone on with by the
-/// next. What is printed is one line a collection. One that fails is told on stderr, and the others are backed up.
+/// Backups go to the backups bucket of the database, or to a folder. One that was stopped is continued by the
+/// next. What is printed is one line per collection. One that fails is reported on stderr, and the others are backed up.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -49,7 +49,7 @@ enum BackupCommand {
     Verify(VerifyArgs),
 }
 
-/// Print what is backed up, one line a collection.
+/// Print what is backed up, one line per collection.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -24,7 +24,7 @@ use crate::failure::Failure;
 use crate::input;
 use crate::open::Globals;
 
-/// Topics: publish messages, and give each to every subscription until it is done with it.
+/// Topics: publish messages, and give each to every subscription until it has settled it.
 ///
 /// A message that fails comes again after a while; when it has failed too often, it is in the dead letters of
 /// that subscription. The topics are in Redis if the configuration has a section `chronow` with one, else in

@@ -43,7 +43,7 @@ struct GetArgs {
     of: CollectionArg,
 }
 
-/// Print the values that a property of `countUnique` had, one a line, the most frequent first.
+/// Print the values that a property of `countUnique` had, one per line, the most frequent first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -57,12 +57,12 @@ struct UniqueArgs {
     /// One of the properties of its `countUnique`.
     #[arg(long, value_name = "PROPERTY")]
     property: String,
-    /// At most so many values.
+    /// At most this many values.
     #[arg(long, value_name = "N", default_value_t = 100)]
     limit: usize,
 }
 
-/// Print what was counted in each day, week or month that `retention.counters` keeps, one a line.
+/// Print what was counted in each day, week or month that `retention.counters` keeps, one per line.
 ///
 /// Days are UTC, weeks begin on Monday; changes count at their own time, also imported ones.
 #[derive(Debug, Args)]
@@ -141,7 +141,7 @@ pub(crate) async fn run(globals: &Globals, args: CountersArgs) -> Result<(), Fai
             if counted.damaged_count > 0 {
                 let name = collection.name();
                 note(&format!(
-                    "warning: {} versions of `{name}` could not be read; `verify` tells which",
+                    "warning: {} versions of `{name}` could not be read; `verify` names them",
                     counted.damaged_count
                 ));
             }

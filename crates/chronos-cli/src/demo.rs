@@ -1,4 +1,4 @@
-//! `chronos demo`: the main job on real data, told to a person. The one command that prints prose instead of
+//! `chronos demo`: the main job on real data, written for a person to read. The one command that prints prose instead of
 //! JSON.
 
 mod chapters;
@@ -56,15 +56,15 @@ pub(crate) async fn run(globals: &Globals, _args: DemoArgs) -> Result<(), Failur
             (temporary.path().to_owned(), Some(temporary))
         }
     };
-    let told = open_and_tell(globals, &dir, temporary.is_none()).await;
+    let printed = open_and_tell(globals, &dir, temporary.is_none()).await;
     if let Some(temporary) = temporary {
         let removed = remove(temporary).await;
-        told?;
+        printed?;
         return removed.map_err(|error| {
             Failure::from(Error::storage(format!("{} cannot be removed: {error}", dir.display())))
         });
     }
-    told
+    printed
 }
 
 async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), Failure> {
@@ -73,8 +73,8 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     let layout = session.chronos.config().describe();
     let mut story = Story { companies: session.collection(COLLECTION)?, printer: Printer::new() };
     let mut stop = Stop::listen();
-    let told = tokio::select! {
-        told = story.tell() => told,
+    let printed = tokio::select! {
+        printed = story.tell() => printed,
         () = stop.comes() => {
             note("stopped before the end");
             Err(Failure::Reported)
@@ -83,7 +83,7 @@ async fn open_and_tell(globals: &Globals, dir: &Path, kept: bool) -> Result<(), 
     // Only then the database file is complete by itself, and nothing is written into the folder any more; so
     // this is not cut short.
     let closed = session.chronos.shutdown().await;
-    let example = told?;
+    let example = printed?;
     closed?;
     story.on_disk(&layout, &example, kept.then_some(dir))?;
     story.printer.gap();

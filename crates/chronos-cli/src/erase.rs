@@ -13,7 +13,7 @@ use crate::output::Output;
 /// Erase an item, or all that match a filter, for good: versions, objects, what is indexed of them, and what
 /// names them in the fallback queue and in messages. Prints a certificate of each, and keeps it.
 ///
-/// If it is stopped, `chronos worker` or the same command again goes on.
+/// If it is stopped, `chronos worker` or the same command again continues it.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -86,7 +86,7 @@ async fn one(
     if let Some(actor) = actor {
         erase = erase.actor(actor);
     }
-    let told = if dry_run {
+    let report = if dry_run {
         counted(erase.dry_run().await?.to_json())
     } else {
         let certificate = erase.await?;
@@ -94,7 +94,7 @@ async fn one(
         certificate.to_json()
     };
     session.close().await?;
-    Output::new().value(&told)
+    Output::new().value(&report)
 }
 
 async fn matching(

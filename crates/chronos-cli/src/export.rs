@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
 
-/// Print every live document, one a line, now or as it was.
+/// Print every live document, one per line, now or as it was.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -21,7 +21,7 @@ pub(crate) enum Failure {
     Messaging(chronow::Error),
     /// What is wrong has been said already.
     Reported,
-    /// Nobody reads our output any more. That is the reader's decision, and no failure.
+    /// The reader of our output has closed the pipe. That is its decision, and not a failure.
     OutputClosed,
     /// The output could not be written.
     Output(io::Error),
@@ -112,7 +112,7 @@ mod tests {
     use super::one_line;
 
     #[test]
-    fn an_error_of_several_lines_is_told_in_one() {
+    fn an_error_of_several_lines_is_printed_on_one_line() {
         assert_eq!(one_line("a failure\r\n\tof two lines\u{1b}\n"), "a failure of two lines");
     }
 }

@@ -31,10 +31,10 @@ enum FallbackCommand {
     /// Count what waits and what was given up.
     #[command(after_help = "Examples:\n  chronos fallback stats")]
     Stats,
-    /// List what waits, the oldest first, one a line.
+    /// List what waits, the oldest first, one per line.
     #[command(after_help = "Examples:\n  chronos fallback list -c users")]
     List(ListArgs),
-    /// List the dead letters: what was given up, one a line.
+    /// List the dead letters: what was given up, one per line.
     #[command(after_help = "Examples:\n  chronos fallback dead --limit 10")]
     Dead(ListArgs),
     /// Make an operation due at once: one that waits, or a dead letter.
@@ -50,7 +50,7 @@ struct ListArgs {
     /// Only those of this collection.
     #[arg(short, long, value_name = "COLL")]
     collection: Option<String>,
-    /// At most so many.
+    /// At most this many.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
 }

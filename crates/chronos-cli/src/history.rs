@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
 
-/// Print the versions of an item, one a line: what, when, who and why. Deleted items have a history, too.
+/// Print the versions of an item, one per line: what, when, who and why. Deleted items have a history, too.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -14,7 +14,7 @@ use crate::output::Output;
 use crate::stderr::note;
 use crate::stop::Stop;
 
-/// Carry out a log of changes, one JSON operation a line, in which items are known by a property.
+/// Apply a log of changes, one JSON operation per line, in which items are known by a property.
 ///
 /// An operation is {"op": "create"|"replace"|"update"|"delete", "key": …, "data"?: {…}, "at"?: TIME,
 /// "actor"?: …, "reason"?: …}. `at` is when it happened. Importing the same log again changes nothing, so an
@@ -45,11 +45,11 @@ pub(crate) struct ImportArgs {
     /// grow at its end; another log has another name.
     #[arg(long = "log", value_name = "NAME")]
     log_name: Option<String>,
-    /// Go on after lines that cannot be carried out. Without it nothing of such a line and of those behind it
+    /// Continue after lines that cannot be applied. Without it nothing of such a line and of those behind it
     /// is written.
     #[arg(long)]
     keep_going: bool,
-    /// Take at most so many lines together. A pause of the input is never waited for.
+    /// Take at most this many lines together. A pause of the input is never waited for.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
 }
@@ -85,9 +85,9 @@ pub(crate) async fn run(globals: &Globals, args: ImportArgs) -> Result<(), Failu
     import.bar.finish_and_clear();
     // What was written before a failure gets its time, too.
     let settled = session.flush(&collection).await;
-    let told = settled.and_then(|unflushed| Output::new().value(&import.counts.to_json(began, unflushed)));
+    let printed = settled.and_then(|unflushed| Output::new().value(&import.counts.to_json(began, unflushed)));
     let closed = session.close().await;
-    imported.and(told).and(closed)?;
+    imported.and(printed).and(closed)?;
     if import.counts.failed > 0 { Err(Failure::Reported) } else { Ok(()) }
 }
 
@@ -108,7 +108,7 @@ impl Import {
             let count = tokio::select! {
                 count = lines.take(&mut taken, batch) => count,
                 () = stop.comes() => {
-                    self.say("stopped; what was imported stays, and importing the log again goes on");
+                    self.say("stopped; what was imported stays, and importing the log again continues");
                     return Err(Failure::Reported);
                 }
             };

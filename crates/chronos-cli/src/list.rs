@@ -28,13 +28,13 @@ pub(crate) struct ListArgs {
     /// Only items that match, in MongoDB's syntax.
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
-    /// Sort by these properties; `-` before one turns it around, as `:desc` behind it does.
+    /// Sort by these properties; `-` before one, or `:desc` after it, sorts in descending order.
     #[arg(long, value_name = "A,-B,C:desc", value_delimiter = ',', allow_hyphen_values = true)]
     sort: Vec<String>,
-    /// Items a page, 1 to 1000.
+    /// Items per page, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
-    /// Go on after a page: its `next`, with the same filter and sort.
+    /// Continue after a page: its `next`, with the same filter and sort.
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     after: Option<String>,
     #[command(flatten)]
@@ -44,10 +44,10 @@ pub(crate) struct ListArgs {
     /// What to do about an item that cannot be read, or sorted by an array.
     #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
     on_damage: OnDamageArg,
-    /// Everything instead of one page.
+    /// All items instead of one page.
     #[arg(long, conflicts_with_all = ["page", "limit"])]
     all: bool,
-    /// One JSON value {items, next} instead of an item a line.
+    /// One JSON value {items, next} instead of one item per line.
     #[arg(long)]
     page: bool,
     /// How many items there are, {count}, instead of the items.

@@ -53,7 +53,7 @@ use crate::open::Globals;
 /// Versioned JSON records: every write is a new version, and every version stays readable.
 ///
 /// Without --config and --data the configuration is ./chronos.json, and if there is none, an embedded store
-/// in ./chronos-data. Every command prints JSON, one value or one a line. The exit code is 0 for success, 1
+/// in ./chronos-data. Every command prints JSON, one value or one per line. The exit code is 0 for success, 1
 /// for a failure and 2 for input that is wrong.
 #[derive(Debug, Parser)]
 #[command(

@@ -50,12 +50,12 @@ impl MetricsArg {
         if self.metrics.is_none() {
             return std::future::pending().await;
         }
-        let mut was_told = false;
+        let mut was_reported = false;
         loop {
             match chronow.bus().measure().await {
-                Ok(()) => was_told = false,
-                Err(error) if !was_told => {
-                    was_told = true;
+                Ok(()) => was_reported = false,
+                Err(error) if !was_reported => {
+                    was_reported = true;
                     note(&format!("warning: topics are not measured: {}", one_line(&error.to_string())));
                 }
                 Err(_) => {}

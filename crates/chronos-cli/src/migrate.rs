@@ -10,7 +10,7 @@ use crate::open::{Globals, absent_is_empty, from_file};
 use crate::output::Output;
 use crate::stderr::note;
 
-/// Bring data of other layouts and earlier programs into today's shape.
+/// Convert data of other layouts and earlier programs to the current one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,11 +27,11 @@ enum MigrateCommand {
     Tenants(TenantsArgs),
 }
 
-/// Give the records without a tenant in a database one, so that this tenant sees them where several meet in
+/// Assign a tenant to the records of a database without one, so that this tenant sees them where several meet in
 /// that database.
 ///
 /// Entries with one database, and contexts of version 1 with a tenant, see the records of their tenant alone;
-/// what was written before, or without a tenant, is nobody's. The options that lead to a database choose
+/// what was written before, or without a tenant, belongs to none. The options that lead to a database choose
 /// which one. Running it again continues it and changes nothing that is done. What is printed is one JSON
 /// line. The exit code is 1 if others kept changing some documents meanwhile.
 #[derive(Debug, Args)]
@@ -70,12 +70,12 @@ async fn tenants(globals: &Globals, args: TenantsArgs) -> Result<(), Failure> {
     Err(Failure::Reported)
 }
 
-/// Make the collections and indexes of every messaging database, and bring the documents of all tenants there
+/// Create the collections and indexes of every messaging database, and bring the documents of all tenants there
 /// and into today's shape.
 ///
 /// With --from the documents of another configuration are copied, such as of one database for all tenants
 /// into one for each, or back. The source keeps them. Running it again continues it and changes nothing that
-/// is done. What is printed is one JSON line. The exit code is 1 if some documents could not be brought; they
+/// is done. What is printed is one JSON line. The exit code is 1 if some documents could not be converted; they
 /// stay where they are.
 #[derive(Debug, Args)]
 #[command(after_help = "\

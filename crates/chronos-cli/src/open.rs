@@ -47,13 +47,13 @@ pub(crate) struct Globals {
     /// The type of database: metadata, knowledge, runtime (default), logs, messaging or identities.
     #[arg(long = "type", global = true, value_name = "TYPE")]
     pub(crate) database_type: Option<DatabaseType>,
-    /// The tier: generic, domain or tenant; without it, the domain or the tenant that is given tells.
+    /// The tier: generic, domain or tenant; without it, a domain or tenant that is given decides.
     #[arg(long, global = true, value_name = "TIER")]
     pub(crate) tier: Option<Tier>,
     /// The tenant; for runtime data `default` without it.
     #[arg(long, global = true, value_name = "ID")]
     pub(crate) tenant: Option<String>,
-    /// Logs, identities and messaging, which all tenants share: those of all of them. Without it a tenant must be
+    /// For logs, identities and messaging, which all tenants share: the records of all tenants. Without it a tenant must be
     /// named.
     #[arg(long, global = true, conflicts_with = "tenant")]
     pub(crate) cross_tenant: bool,
@@ -195,7 +195,7 @@ impl Session {
     }
 
     /// The collection of that name, for a change of what is in it: something was written to it, or waits to be.
-    /// Where writes can wait, a store that is away is no reason to refuse one.
+    /// Where writes can wait, a store that is away must not make them fail.
     pub(crate) async fn changeable(&self, name: &str) -> Result<Collection, Failure> {
         let error = match self.chronos.existing(self.route.clone().collection(name)).await {
             Ok(collection) => return Ok(collection),
@@ -209,7 +209,7 @@ impl Session {
         if waits || error.is_retryable() { self.collection(name) } else { Err(error.into()) }
     }
 
-    /// Ends a command that wrote: what it wrote gets a moment to be stored, then it is told.
+    /// Ends a command that wrote: what it wrote gets a moment to be stored, then what is left is reported.
     pub(crate) async fn end(mut self, collection: &Collection, made: &Written) -> Result<(), Failure> {
         if made.queued.is_some() {
             note("the write waits in the fallback queue; `chronos worker` carries it out");
@@ -229,7 +229,7 @@ impl Session {
         let report = collection.flush_local(DRAIN).await?;
         self.waiting |= report.own > 0;
         if report.own > 0 || report.left > 0 {
-            note(&told(collection.name(), &report));
+            note(&unflushed_notice(collection.name(), &report));
         }
         Ok(report.own)
     }
@@ -245,7 +245,7 @@ impl Session {
 }
 
 /// What waits, why, and what to do about it.
-fn told(name: &str, report: &FlushReport) -> String {
+fn unflushed_notice(name: &str, report: &FlushReport) -> String {
     let (count, of_others) =
         if report.own > 0 { (report.own, "") } else { (report.left, " of other programs") };
     let (what, them) = if count == 1 {

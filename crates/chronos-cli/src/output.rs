@@ -23,7 +23,7 @@ impl Output {
         self.to.write_all(b"\n").map_err(failed)
     }
 
-    /// One value on one line that is out when this returns: who reads along acts on it, or it stands for
+    /// One value on one line that is out when this returns: a program that reads along acts on it, or it stands for
     /// something done.
     pub(crate) fn now(&mut self, value: &Json) -> Result<(), Failure> {
         self.line(value)?;

@@ -13,8 +13,8 @@ use crate::stderr::note;
 
 /// Build a collection from a backup, on whatever stores: the same items, versions, numbers, times and documents.
 ///
-/// It is restored to a collection that is not there yet. Nobody writes to it until that is done; if it was stopped,
-/// running it again goes on.
+/// It is restored to a collection that is not there yet. Writes to it are refused until that is done; if it was stopped,
+/// run it again to continue.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -15,7 +15,7 @@ use crate::stderr::note;
 /// Bring every item back to how it was at a time or a version of the collection, each as a new version.
 ///
 /// Items that did not exist then are deleted. Nothing is lost: restoring to the version before undoes it. If
-/// it was stopped, running it again goes on.
+/// it was stopped, run it again to continue.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -74,14 +74,14 @@ pub(crate) async fn run(globals: &Globals, args: RestoreCollectionArgs) -> Resul
         .await;
     bar.finish_and_clear();
     let done = done?;
-    let mut told = done.to_json();
+    let mut summary = done.to_json();
     if args.dry_run {
-        told["dryRun"] = true.into();
+        summary["dryRun"] = true.into();
     } else {
         session.flush(&collection).await?;
     }
     session.close().await?;
-    Output::new().value(&told)?;
+    Output::new().value(&summary)?;
     if done.failed == 0 {
         return Ok(());
     }

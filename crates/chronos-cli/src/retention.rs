@@ -40,7 +40,7 @@ pub(crate) struct PruneArgs {
     dry_run: bool,
 }
 
-/// List the manifests of a collection, one a line.
+/// List the manifests of a collection, one per line.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -107,7 +107,7 @@ struct ListArgs {
 
 /// Print every change of a key as it happens, until it is stopped.
 ///
-/// `deleted` says that the key has no value any more, `expired` that its time was over.
+/// `deleted` says that the key was deleted, `expired` that its time to live is over.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -116,7 +116,7 @@ struct WatchArgs {
     /// Only keys that begin so.
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
-    /// End after so many changes.
+    /// End after this many changes.
     #[arg(long, value_name = "N")]
     max: Option<u64>,
 }

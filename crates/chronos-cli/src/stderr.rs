@@ -21,9 +21,9 @@ pub(crate) fn init_tracing() {
         ("chronos-performance", LevelFilter::INFO),
         ("chronos-error", LevelFilter::OFF),
     ];
-    let told = Targets::new().with_default(LevelFilter::WARN).with_targets(ours).with_targets(categories);
+    let targets = Targets::new().with_default(LevelFilter::WARN).with_targets(ours).with_targets(categories);
     tracing_subscriber::registry()
         .with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false))
-        .with(told)
+        .with(targets)
         .init();
 }

@@ -1,4 +1,4 @@
-//! How a command that goes on until it is stopped hears that it is.
+//! How a command that runs until it is stopped notices the signal.
 
 /// Hears Ctrl-C, and SIGTERM as supervisors send it, from the moment it is made: from then on they end
 /// nothing by themselves.
@@ -27,11 +27,11 @@ impl Stop {
     /// Returns when it is time to end.
     pub(crate) async fn comes(&mut self) {
         async fn heard(signal: &mut Option<tokio::signal::unix::Signal>) {
-            let told = match signal {
+            let signalled = match signal {
                 Some(signal) => signal.recv().await,
                 None => None,
             };
-            if told.is_none() {
+            if signalled.is_none() {
                 std::future::pending::<()>().await;
             }
         }

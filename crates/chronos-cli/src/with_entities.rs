@@ -111,7 +111,7 @@ async fn insert(globals: &Globals, args: InsertArgs) -> Result<(), Failure> {
         Err(error) => return session.close().await.and(Err(error.into())),
     };
     for skipped in &inserted.skipped {
-        note(&format!("`{}` is no entity: {}", skipped.property, skipped.reason));
+        note(&format!("`{}` is not an entity: {}", skipped.property, skipped.reason));
     }
     // What waits of the entities' collections, closing stores.
     session.flush(&collection).await?;

@@ -86,7 +86,7 @@ fn end(report: &WorkerReport, collection: Option<&str>) -> Result<(), Failure> {
     } else if report.failure_count > 0 {
         note(&format!("error: {} jobs failed", report.failure_count));
     } else if !report.is_finished() {
-        note("error: something is left that others are at, or that there was no time for");
+        note("error: some work is left: other workers hold it, or the time ran out");
     }
     name_versions_and_rows(report);
     name_jobs(report, |_| true);
@@ -140,7 +140,7 @@ fn state_of(report: &WorkerReport) -> Json {
 
 async fn until_stopped(worker: &Worker, every: Duration) -> Result<(), Failure> {
     let mut stop = Stop::listen();
-    let (mut told, mut printed) = (None, Ok(()));
+    let (mut last_state, mut printed) = (None, Ok(()));
     let tell = |report: WorkerReport| {
         let state = state_of(&report);
         let has_removed = [
@@ -157,7 +157,7 @@ async fn until_stopped(worker: &Worker, every: Duration) -> Result<(), Failure> 
         .iter()
         .any(|name| report.amounts[name] > 0);
         // A quiet worker prints one line, not one a round.
-        if (told.replace(state.clone()) != Some(state) || has_removed) && printed.is_ok() {
+        if (last_state.replace(state.clone()) != Some(state) || has_removed) && printed.is_ok() {
             printed = print(&report);
             name_versions_and_rows(&report);
         }

@@ -7,7 +7,7 @@ use crate::telemetry::Observed;
 pub trait Action: Sized + Send + 'static {
     type Output: Send;
 
-    /// As what it is measured and told; none if it is not by itself.
+    /// The operation under which it is measured and logged; none if it is not measured by itself.
     fn observed(&self) -> Option<Observed> {
         None
     }

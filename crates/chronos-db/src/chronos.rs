@@ -47,7 +47,7 @@ struct Inner {
     config: Config,
     router: Router,
     env: Env,
-    /// As what operations on all of it are measured and told.
+    /// The subject under which operations on all of it are measured and logged.
     subject: Arc<Subject>,
     wrap_objects: Option<WrapObjects>,
     documents: Arc<Connections>,
@@ -144,7 +144,7 @@ impl Chronos {
         })
     }
 
-    /// Resolves a route to go there: it is counted and told.
+    /// Resolves a route that is about to be used: it is counted and logged.
     fn decide(&self, route: &Route) -> Result<Resolved> {
         let Inner { router, env, subject, .. } = &*self.inner;
         let observed = Observed::new(Operation::Route, subject);
@@ -152,7 +152,7 @@ impl Chronos {
         observed.ended(&resolved, |_| None);
         let resolved = resolved?;
         env.telemetry.routed(&resolved.entry.connection, resolved.tenant());
-        let told = Routed {
+        let event = Routed {
             asked_database: route.database.as_deref(),
             collection: &resolved.collection,
             key: route.key.as_deref(),
@@ -160,7 +160,7 @@ impl Chronos {
             connection: &resolved.entry.connection,
             database: &resolved.database,
         };
-        routed(told, || router.routing_key(route));
+        routed(event, || router.routing_key(route));
         Ok(resolved)
     }
 

@@ -125,8 +125,8 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn now(&self) -> Timestamp;
     /// Returns when `duration` has passed on this clock.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
-    /// Returns how much time has passed since some moment of this process. It never goes back, whoever sets the
-    /// clock; one that nobody sets may leave this as it is.
+    /// Returns how much time has passed since some moment of this process. It never goes back when the
+    /// clock is set; a clock that is never set may leave this as it is.
     fn steady(&self) -> Duration {
         Duration::from_millis(self.now().as_millis().max(0).unsigned_abs())
     }

@@ -18,7 +18,7 @@ pub(crate) type WrapDocuments = Arc<dyn Fn(Arc<dyn DocumentStore>) -> Arc<dyn Do
 
 /// How long two stores are asked which deployment they are.
 const ASKING: Duration = Duration::from_secs(5);
-/// A server that starts anew between two questions is asked again, at most so often.
+/// A server that starts anew between two questions is asked again, at most this often.
 const ATTEMPTS: u32 = 5;
 
 pub(crate) struct Connections {
@@ -76,7 +76,7 @@ impl Connections {
         Ok(documents)
     }
 
-    /// The embedded store at a path, which is no connection of the configuration: no layer is put around it.
+    /// The embedded store at a path, which is not a connection of the configuration: no layer is put around it.
     /// No I/O.
     ///
     /// # Errors

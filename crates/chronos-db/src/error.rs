@@ -232,9 +232,9 @@ impl<K: Kind> Error<K> {
     /// use chronos_db::{Error, ErrorKind};
     ///
     /// let error = Error::new(ErrorKind::Locked, "held by another").on_item("7");
-    /// let told = error.saying("the order was not moved");
-    /// assert_eq!(told.to_string(), "LOCKED on 7: the order was not moved");
-    /// assert_eq!(std::error::Error::source(&told).unwrap().to_string(), "LOCKED on 7: held by another");
+    /// let failed = error.saying("the order was not moved");
+    /// assert_eq!(failed.to_string(), "LOCKED on 7: the order was not moved");
+    /// assert_eq!(std::error::Error::source(&failed).unwrap().to_string(), "LOCKED on 7: held by another");
     /// ```
     #[must_use]
     pub fn saying(self, message: impl Into<Cow<'static, str>>) -> Self

@@ -1,4 +1,4 @@
-//! Leases on work: who holds one does it, and others leave it to them for as long.
+//! Leases on work: their holder does it, and others leave it to that holder until the lease ends.
 //!
 //! Nothing is correct because of a lease. It ends by itself, by the store's time, and the next holder goes
 //! on where the work was left.

@@ -46,7 +46,7 @@
 //!   [`typed`](Collection::typed) collections give your own types back.
 //! - An [`Error`] has a [`kind`](ErrorKind), a stable code, and says what was tried on what, and whether trying again
 //!   helps.
-//! - Everything is measured through the facade `metrics` and told through `tracing`: [`telemetry`] lists what.
+//! - Everything is measured through the facade `metrics` and logged through `tracing`: [`telemetry`] lists what.
 //! - [`messaging`] holds shared values, topics and messages; the crate `chronow` is a message bus on top of it.
 //!
 //! # Features

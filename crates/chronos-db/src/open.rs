@@ -17,7 +17,7 @@ pub(crate) const MAX_IDLE: usize = 1_024;
 #[derive(Default)]
 pub(crate) struct OpenCollections {
     pub(crate) by_key: HashMap<CollectionKey, Arc<Workers>>,
-    /// When there are so many, it is time to look again which are in use.
+    /// When there are this many, it is time to look again which are in use.
     sweep_at: usize,
 }
 

@@ -84,7 +84,7 @@ impl Chronow {
     pub async fn connect(config: Config, chronos: Option<&Chronos>) -> Result<Self> {
         config.check()?;
         for warning in &config.warnings {
-            tracing::warn!(%warning, "the configuration of chronow deserves a look");
+            tracing::warn!(%warning, "the configuration of chronow has a warning");
         }
         let on_redis = config.redis.as_ref().filter(|_| !config.mongo_only);
         let own = match (chronos, on_redis, &config.mongo_uri) {

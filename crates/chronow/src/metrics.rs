@@ -62,7 +62,7 @@ const OLDEST: &str = "chronow_lag_seconds";
 const OF_TOPIC: &[&str] = &["tenant", "namespace", "topic"];
 const OF_SUBSCRIPTION: &[&str] = &["tenant", "namespace", "topic", "subscription"];
 
-const fn told(
+const fn described(
     name: &'static str,
     kind: MetricKind,
     labels: &'static [&'static str],
@@ -147,19 +147,19 @@ macro_rules! counters {
 
         /// Every metric of this crate; those of the records are in [`chronos_db::telemetry::METRICS`].
         pub const METRICS: &[Metric] = &[
-            $(told($series, MetricKind::Counter, &[], $help),)*
-            told(IN_FLIGHT, MetricKind::Gauge, &[], "Handlers at work."),
-            told(HANDLER, MetricKind::Histogram, &[], "How long handlers took."),
-            told(LAG, MetricKind::Histogram, &[], "How long messages waited from their publish to their first handler."),
-            told(ERRORS, MetricKind::Counter, &["operation", "code"], "Operations that failed, by the code of their error."),
-            told(DURATION, MetricKind::Histogram, &["operation"], "How long operations took, those that failed too."),
-            told(TOPIC_MESSAGES, MetricKind::Gauge, OF_TOPIC, "Messages held, for whomever."),
-            told(BACKLOG, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages due and not handed out."),
-            told(PENDING, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages handed out and not settled."),
-            told(SCHEDULED, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages that wait for their time."),
-            told(DEFERRED, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages set aside."),
-            told(DEAD_LETTERS, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages that failed for good."),
-            told(OLDEST, MetricKind::Gauge, OF_SUBSCRIPTION, "The age of the oldest message that is not settled."),
+            $(described($series, MetricKind::Counter, &[], $help),)*
+            described(IN_FLIGHT, MetricKind::Gauge, &[], "Handlers at work."),
+            described(HANDLER, MetricKind::Histogram, &[], "How long handlers took."),
+            described(LAG, MetricKind::Histogram, &[], "How long messages waited from their publish to their first handler."),
+            described(ERRORS, MetricKind::Counter, &["operation", "code"], "Operations that failed, by the code of their error."),
+            described(DURATION, MetricKind::Histogram, &["operation"], "How long operations took, those that failed too."),
+            described(TOPIC_MESSAGES, MetricKind::Gauge, OF_TOPIC, "Messages held, for any subscription."),
+            described(BACKLOG, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages due and not handed out."),
+            described(PENDING, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages handed out and not settled."),
+            described(SCHEDULED, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages that wait for their time."),
+            described(DEFERRED, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages set aside."),
+            described(DEAD_LETTERS, MetricKind::Gauge, OF_SUBSCRIPTION, "Messages that failed for good."),
+            described(OLDEST, MetricKind::Gauge, OF_SUBSCRIPTION, "The age of the oldest message that is not settled."),
         ];
     };
 }

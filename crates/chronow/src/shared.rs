@@ -191,21 +191,24 @@ impl Shared {
     /// deleted again.
     pub async fn del(&self, key: &str) -> Result<bool> {
         check_key(key)?;
-        let told = |error: Error| error.during("del").on(key);
+        let in_context = |error: Error| error.during("del").on(key);
         let hot = &self.inner.hot;
-        let known = hot.get(&self.scope, &[key.to_owned()]).await.map_err(told)?.into_iter().next().flatten();
+        let known =
+            hot.get(&self.scope, &[key.to_owned()]).await.map_err(in_context)?.into_iter().next().flatten();
         let had = match (known, self.inner.warm()) {
             (Some(known), _) => known.bytes.is_some(),
             (None, None) => false,
-            (None, Some(warm)) => warm.load(&self.scope, key, None).await.map_err(told)?.is_some(),
+            (None, Some(warm)) => warm.load(&self.scope, key, None).await.map_err(in_context)?.is_some(),
         };
-        hot.set(&self.scope, key, None, "", Some(TOMBSTONE), Precondition::Always).await.map_err(told)?;
+        hot.set(&self.scope, key, None, "", Some(TOMBSTONE), Precondition::Always)
+            .await
+            .map_err(in_context)?;
         let Some(warm) = self.inner.warm() else { return Ok(had) };
         // By the clock that values get their time from, and the clocks of two stores may differ by anything.
-        let at = hot.now().await.map_err(told)?;
-        warm.tombstone(&self.scope, key, at).await.map_err(told)?;
+        let at = hot.now().await.map_err(in_context)?;
+        warm.tombstone(&self.scope, key, at).await.map_err(in_context)?;
         // A tombstone wins over a value of the same millisecond; one that is set from now on is later.
-        while hot.now().await.map_err(told)? <= at {
+        while hot.now().await.map_err(in_context)? <= at {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(had)
@@ -229,7 +232,7 @@ impl Shared {
     /// # Errors
     /// `VALIDATION_ERROR` if the value is not a 64-bit whole number, or would overflow.
     pub async fn increment(&self, key: &str, by: i64) -> Result<i64> {
-        let told = |error: Error| error.during("increment").on(key);
+        let in_context = |error: Error| error.during("increment").on(key);
         if !self.exists(key).await? {
             // So that only a new number gets the default time, whichever process comes first.
             let zero = Some(Bytes::from_static(b"0"));
@@ -237,9 +240,9 @@ impl Shared {
                 .hot
                 .set(&self.scope, key, zero, "", self.inner.defaults.hot_ttl, Precondition::Absent)
                 .await
-                .map_err(told)?;
+                .map_err(in_context)?;
         }
-        self.inner.hot.increment(&self.scope, key, by, None).await.map(|done| done.number).map_err(told)
+        self.inner.hot.increment(&self.scope, key, by, None).await.map(|done| done.number).map_err(in_context)
     }
 
     /// Reads a version of a key whose versions are kept in the warm tier.
@@ -248,9 +251,9 @@ impl Shared {
     /// `UNSUPPORTED` without a warm tier.
     pub async fn get_version<T: DeserializeOwned>(&self, key: &str, version: i64) -> Result<Option<T>> {
         check_key(key)?;
-        let told = |error: Error| error.during("get_version").on(key);
-        let warm = self.inner.warm_tier().map_err(told)?;
-        let kept = warm.load(&self.scope, key, Some(version)).await.map_err(told)?;
+        let in_context = |error: Error| error.during("get_version").on(key);
+        let warm = self.inner.warm_tier().map_err(in_context)?;
+        let kept = warm.load(&self.scope, key, Some(version)).await.map_err(in_context)?;
         kept.map(|kept| from_json(key, kept.value)).transpose()
     }
 
@@ -463,7 +466,9 @@ impl Set {
         let bytes = value?;
         check_size("value", bytes.len(), shared.inner.defaults.max_value_bytes)?;
         if ttl == Some(Duration::ZERO) {
-            return Err(Error::validation("a value that lives for no time is none; `forever` has no end"));
+            return Err(Error::validation(
+                "the time to live of a value must be more than zero; `forever` has no end",
+            ));
         }
         let warm = warm
             .map(|keep| Ok::<_, Error>((shared.inner.warm_tier()?, keep, shared.scope.clone())))

@@ -1,4 +1,4 @@
-//! Background work: who asks it to end, and how its end is awaited.
+//! Background work: how it is stopped, and how its end is awaited.
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};

@@ -357,7 +357,7 @@ const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024 - 16 * 1024;
 /// long.
 const SURELY_FITS: usize = 1024 * 1024;
 
-/// Refuses what no document can hold, so that it is told from a store that is away.
+/// Refuses what no document can hold, so that it is distinguishable from a store that is away.
 fn check_document(payload: &Json, headers: &BTreeMap<String, String>) -> Result<()> {
     let headers: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
     let text = if let Json::String(text) = payload { text.len() } else { payload.to_string().len() };

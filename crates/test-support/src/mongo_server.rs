@@ -4,7 +4,7 @@ use bson::{Bson, Document, doc};
 
 use crate::mongod::Mongod;
 
-/// A MongoDB server of one test, without a replica set, that asks for passwords when it is told to. It ends
+/// A MongoDB server of one test, without a replica set, that asks for passwords on request. It ends
 /// with the test.
 #[derive(Debug)]
 pub struct MongoServer {

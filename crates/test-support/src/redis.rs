@@ -42,8 +42,8 @@ impl RedisServer {
         Self::start(&["--appendonly", "yes", "--appendfsync", "always"]).await
     }
 
-    /// A sentinel that watches the server at this port of loopback as the master `main`, and replaces it when
-    /// it is told to: a server that is only slow, on a busy machine, must not look down.
+    /// A sentinel that watches the server at this port of loopback as the master `main`, and replaces it on
+    /// `SENTINEL FAILOVER` alone: a server that is only slow, on a busy machine, must not look down.
     pub async fn sentinel(master: u16) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().expect("there is room for a temporary folder");
@@ -196,7 +196,7 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// So many masters with so many replicas each (0 or 1). A failover needs three masters, so that two can
+    /// This many masters with this many replicas each (0 or 1). A failover needs three masters, so that two can
     /// vote.
     ///
     /// # Panics

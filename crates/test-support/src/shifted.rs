@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 pub struct ShiftedClock(AtomicI64);
 
 impl ShiftedClock {
-    /// A clock that is ahead by so many milliseconds, or behind if negative.
+    /// A clock that is ahead by this many milliseconds, or behind if negative.
     #[must_use]
     pub fn ahead_by(millis: i64) -> Self {
         Self(AtomicI64::new(millis))

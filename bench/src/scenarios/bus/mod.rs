@@ -57,7 +57,7 @@ async fn subscribed(chronow: &Chronow, name: &str) -> Result<(Topic, Subscriptio
     Ok((topic, subscription))
 }
 
-/// Publishes so many, in batches, several at once.
+/// Publishes this many, in batches, several at once.
 async fn fill(topic: &Topic, messages: usize) -> Result<()> {
     let batches = messages.div_ceil(BATCH);
     let publishers = (0..TASKS).map(|task| {

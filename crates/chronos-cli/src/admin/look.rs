@@ -9,7 +9,7 @@ use crate::open::{Globals, Session};
 use crate::output::Output;
 use crate::stderr::note;
 
-/// What does not answer keeps nobody from ending.
+/// A store that does not answer must not keep the command from ending.
 const CLOSE: Duration = Duration::from_millis(500);
 
 /// Closes what was only looked at: what is away takes its time to be closed, and nothing was written to it.
@@ -57,7 +57,7 @@ pub(super) async fn spaces(globals: &Globals) -> Result<(), Failure> {
     print(lines.collect(), "are not valid as DigitalOcean Spaces")
 }
 
-/// One storage a line; an error if one is not as it should be.
+/// One storage per line; an error if one is not as it should be.
 fn print(lines: Vec<(Json, bool)>, wrong: &str) -> Result<(), Failure> {
     let mut out = Output::new();
     for (line, _) in &lines {

@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
 
-/// Mark items as processed: one, or all whose newest version was written so many hours ago and is stored as an
+/// Mark items as processed: one, or all whose newest version was written this many hours ago and is stored as an
 /// object.
 ///
 /// `_system.state` of the item says so then. No version is made. Items that are marked already are left alone.
@@ -26,10 +26,10 @@ pub(crate) struct MarkProcessedArgs {
     /// This item alone, whatever its age: its id, or PROPERTY=VALUE.
     #[arg(value_name = "ITEM", required_unless_present = "ttl_hours", conflicts_with = "ttl_hours")]
     item: Option<String>,
-    /// Every item whose newest version is so old.
+    /// Every item whose newest version is at least this old.
     #[arg(long, value_name = "HOURS")]
     ttl_hours: Option<u32>,
-    /// At most so many items.
+    /// At most this many items.
     #[arg(long, value_name = "N", requires = "ttl_hours")]
     limit: Option<u64>,
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub(super) async fn run(globals: &Globals, args: MarkProcessedArgs) -> Result<()
     let session = globals.open_for_reading()?;
     let collection = session.existing(&args.of.collection).await?;
     let is_dry_run = args.confirm.is_dry_run();
-    let told = match &args.item {
+    let report = match &args.item {
         Some(item) => {
             let id = find(item, &collection, Among::Live).await?;
             let mark = collection.mark_item_as_processed(&id);
@@ -57,5 +57,5 @@ pub(super) async fn run(globals: &Globals, args: MarkProcessedArgs) -> Result<()
         }
     };
     session.close().await?;
-    Output::new().value(&told)
+    Output::new().value(&report)
 }

@@ -20,7 +20,7 @@ Examples:
 pub(crate) struct OrphansArgs {
     #[command(flatten)]
     of: CollectionArg,
-    /// Leave alone what was begun less than so many hours ago: it may belong to a write under way.
+    /// Leave alone what was begun less than this many hours ago: it may belong to a write under way.
     #[arg(long, value_name = "HOURS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     older_than_hours: u32,
 }
@@ -29,10 +29,10 @@ pub(super) async fn run(globals: &Globals, args: OrphansArgs) -> Result<(), Fail
     let session = globals.open_for_reading()?;
     let collection = session.existing(&args.of.collection).await?;
     let age = Duration::from_secs(u64::from(args.older_than_hours) * 3_600);
-    let mut told = chronos_db::json!({ "collection": collection.name() });
+    let mut report = chronos_db::json!({ "collection": collection.name() });
     for (key, value) in collection.collect_orphans(age).await?.to_json().as_object().into_iter().flatten() {
-        told[key.as_str()] = value.clone();
+        report[key.as_str()] = value.clone();
     }
     session.close().await?;
-    Output::new().value(&told)
+    Output::new().value(&report)
 }

@@ -51,10 +51,10 @@ Examples:
 pub(crate) struct ConsumeArgs {
     #[command(flatten)]
     subscription: SubscriptionArg,
-    /// End after so many messages.
+    /// End after this many messages.
     #[arg(long, value_name = "N")]
     max: Option<u64>,
-    /// What becomes of a message: it is done, fails, or comes again when its lock ends.
+    /// What happens to a message: it is acknowledged, fails, or comes again when its lock ends.
     #[arg(long, value_name = "HOW", default_value = "ack")]
     settle: Settling,
     /// Let messages fail whose payload matches, in MongoDB's syntax.
@@ -64,7 +64,7 @@ pub(crate) struct ConsumeArgs {
     /// CHRONOS_DELIVERIES, CHRONOS_HEADERS and CHRONOS_KEY are in its environment.
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
-    /// End when nothing was received and nothing in hand for so long, and nothing is due.
+    /// End when nothing was received and nothing in hand for this long, and nothing is due.
     #[arg(long, value_name = "N")]
     exit_when_idle_ms: Option<u64>,
     /// Messages in hand at once (default: 8 with --exec, else 32).
@@ -172,7 +172,7 @@ impl Work {
         self.out.lock().now(&line.into())
     }
 
-    /// Returns when nothing was in hand for so long, and says since when.
+    /// Returns when nothing was in hand for this long, and says since when.
     async fn idle(&self, limit: Duration) -> Instant {
         let mut states = self.state.subscribe();
         loop {
@@ -261,7 +261,7 @@ async fn until_over(
     ended
 }
 
-/// Returns when nothing was in hand for so long and nothing is due. That nothing came may also mean that the
+/// Returns when nothing was in hand for this long and nothing is due. That nothing came may also mean that the
 /// hot tier was slow, or that this process, or its whole machine, stood still meanwhile.
 ///
 /// # Errors

@@ -64,11 +64,11 @@ struct PurgeArgs {
     which: WhichArg,
 }
 
-/// Which dead letters; all, if nothing is said.
+/// Which dead letters; all by default.
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct WhichArg {
-    /// Only the oldest so many.
+    /// Only this many, the oldest first.
     #[arg(long, value_name = "N")]
     oldest: Option<u64>,
     /// Only these.

@@ -19,7 +19,7 @@ Examples:
 pub(crate) struct PeekArgs {
     #[command(flatten)]
     subscription: SubscriptionArg,
-    /// At most so many.
+    /// At most this many.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 }
@@ -97,12 +97,12 @@ pub(super) async fn stats(connected: &Connected, args: StatsArgs) -> Result<(), 
 
 pub(super) fn counted(topic: &str, stats: &TopicStats) -> Json {
     let all = |of: &[SubscriptionStats]| of.iter().map(subscription).collect::<Vec<Json>>();
-    let mut told = json!({ "topic": topic, "length": stats.length, "dropped": stats.dropped, "subscriptions": all(&stats.subscriptions) });
+    let mut out = json!({ "topic": topic, "length": stats.length, "dropped": stats.dropped, "subscriptions": all(&stats.subscriptions) });
     if !stats.internal.is_empty() {
         // What waits there counts for the length, too.
-        told["internal"] = all(&stats.internal).into();
+        out["internal"] = all(&stats.internal).into();
     }
-    told
+    out
 }
 
 fn subscription(stats: &SubscriptionStats) -> Json {

@@ -35,7 +35,7 @@ Examples:
 pub(crate) struct PublishArgs {
     #[command(flatten)]
     topic: TopicArg,
-    /// Messages, one a line; `-` is standard input.
+    /// Messages, one per line; `-` is standard input.
     #[arg(value_name = "FILE|-", required_unless_present = "payload", conflicts_with = "payload")]
     file: Option<String>,
     /// One message instead: its payload.
@@ -50,10 +50,10 @@ pub(crate) struct PublishArgs {
     /// With --payload: an id by which it is accepted only once.
     #[arg(long, value_name = "ID", requires = "payload")]
     id: Option<String>,
-    /// With --payload: not before so long from now.
+    /// With --payload: deliver it no earlier than this long from now.
     #[arg(long, value_name = "N", requires = "payload")]
     delay_ms: Option<u64>,
-    /// Take at most so many lines together. A pause of the input is never waited for.
+    /// Take at most this many lines together. A pause of the input is never waited for.
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     batch: u32,
 }
@@ -186,7 +186,7 @@ async fn one(topic: &Topic, args: PublishArgs) -> Result<(), Failure> {
     let given =
         Given { payload, headers, key: args.key, id: args.id, delay_ms: args.delay_ms, ..Given::default() };
     for published in topic.publish_batch([given.message()?]).await? {
-        Output::new().value(&told(&published))?;
+        Output::new().value(&acknowledgement(&published))?;
     }
     Ok(())
 }
@@ -224,14 +224,14 @@ async fn publish(
             _ => error.into(),
         })?;
         for published in &published {
-            out.line(&told(published))?;
+            out.line(&acknowledgement(published))?;
         }
         out.finish()?;
     }
     wrong
 }
 
-fn told(published: &PublishAck) -> Json {
+fn acknowledgement(published: &PublishAck) -> Json {
     if published.duplicate {
         json!({ "id": published.id, "duplicate": true })
     } else {

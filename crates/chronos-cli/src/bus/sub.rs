@@ -11,7 +11,7 @@ use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Make, list, pause and remove subscriptions.
+/// Create, list, pause and remove subscriptions.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -31,7 +31,7 @@ enum SubCommand {
     Resume(ResumeArgs),
 }
 
-/// Make a subscription. If it is there, the options that are given are changed and all others stay.
+/// Create a subscription. If it exists, the options that are given are changed and all others stay.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -42,10 +42,10 @@ Examples:
 struct CreateArgs {
     #[command(flatten)]
     subscription: SubscriptionArg,
-    /// How long a message is locked for its consumer, who renews the lock while at work.
+    /// How long a message is locked for its consumer, which renews the lock while it works.
     #[arg(long, value_name = "N")]
     visibility_ms: Option<u64>,
-    /// Most deliveries of a message.
+    /// Maximum number of deliveries of a message.
     #[arg(long, value_name = "N")]
     max_deliveries: Option<u32>,
     /// Waits before the second, third … delivery; the last one repeats.
@@ -63,10 +63,10 @@ struct CreateArgs {
     /// All messages again.
     #[arg(long)]
     no_filter: bool,
-    /// Where it begins when it is made: new (default), earliest, a time, or behind the message of an id.
+    /// Where it begins when it is created: new (default), earliest, a time, or behind the message of an id.
     #[arg(long, value_name = "WHERE", value_parser = DeliverPolicy::parse)]
     start: Option<DeliverPolicy>,
-    /// Remove it when nobody asked for messages for so long; 0 is never.
+    /// Remove it when no consumer asked for messages for this long; 0 is never.
     #[arg(long, value_name = "N")]
     auto_delete_ms: Option<u64>,
 }
@@ -101,7 +101,7 @@ struct PauseArgs {
     subscription: SubscriptionArg,
 }
 
-/// Go on after a pause.
+/// Resume after a pause.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -188,9 +188,9 @@ async fn list(connected: &Connected, args: &ListArgs) -> Result<(), Failure> {
 }
 
 fn tell(of: &SubscriptionArg, what: &chronos_db::Json) -> Result<(), Failure> {
-    let mut told = json!({ "topic": of.topic.topic, "subscription": of.subscription });
-    if let (Some(told), Some(what)) = (told.as_object_mut(), what.as_object()) {
-        told.extend(what.clone());
+    let mut out = json!({ "topic": of.topic.topic, "subscription": of.subscription });
+    if let (Some(out), Some(what)) = (out.as_object_mut(), what.as_object()) {
+        out.extend(what.clone());
     }
-    Output::new().value(&told)
+    Output::new().value(&out)
 }

@@ -37,7 +37,7 @@ pub(crate) struct TopArgs {
     /// The time between two looks.
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(20..))]
     interval_ms: u64,
-    /// End after so many looks.
+    /// End after this many looks.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     frames: Option<u64>,
 }
@@ -331,9 +331,9 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_told_in_units_that_people_would_use() {
-        let told =
+    fn ages_are_printed_in_units_that_people_would_use() {
+        let printed =
             [5, 12_000, 61_000, 7_260_000, 90_000_000].map(|millis| age(Duration::from_millis(millis)));
-        assert_eq!(told, ["5ms", "12s", "1m01s", "2h01m", "1d01h"]);
+        assert_eq!(printed, ["5ms", "12s", "1m01s", "2h01m", "1d01h"]);
     }
 }

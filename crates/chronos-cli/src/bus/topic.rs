@@ -12,7 +12,7 @@ use crate::connect::Connected;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// Make, list and remove topics.
+/// Create, list and remove topics.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +30,7 @@ enum TopicCommand {
     Delete(DeleteArgs),
 }
 
-/// Make a topic. If it is there, the options that are given are changed and all others stay.
+/// Create a topic. If it exists, the options that are given are changed and all others stay.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,19 +40,19 @@ Examples:
 struct CreateArgs {
     #[command(flatten)]
     topic: TopicArg,
-    /// Streams the messages are spread over; matters when the topic is made. Messages of one key stay in one.
+    /// Number of streams the messages are spread over; only used when the topic is created. Messages of one key stay in one.
     #[arg(long, value_name = "N")]
     shards: Option<u16>,
-    /// Most messages held that a subscription still needs.
+    /// Maximum number of messages held that a subscription still needs.
     #[arg(long, value_name = "N")]
     max_len: Option<u64>,
     /// What happens to a message beyond --max-len.
     #[arg(long, value_name = "HOW")]
     overflow: Option<Full>,
-    /// Messages that nobody started after so long go to the dead letters; 0 is never.
+    /// Messages that no handler started after this long go to the dead letters; 0 is never.
     #[arg(long, value_name = "N")]
     ttl_ms: Option<u64>,
-    /// For so long a message's `id` is remembered.
+    /// How long a message's `id` is remembered, to recognise duplicates.
     #[arg(long, value_name = "N")]
     dedup_window_ms: Option<u64>,
     /// Keep a copy of every message in the messaging database, for `replay`.

@@ -32,9 +32,10 @@ fn a_collection_that_cannot_be_backed_up_keeps_no_other_from_it() {
         cli.run(&["create", "-c", name, "{}"]).value();
     }
     let ran = cli.run(&["backup", "--to", "away"]);
-    let told: Vec<_> = ran.out().lines().map(|line| chronos_db::Json::parse(line).unwrap()).collect();
-    let told: Vec<_> = told.iter().map(|done| (done["collection"].as_str(), done["cv"].as_i64())).collect();
-    assert_eq!(told, [(Some("beta"), Some(1)), (Some("gamma"), Some(1))]);
+    let reported: Vec<_> = ran.out().lines().map(|line| chronos_db::Json::parse(line).unwrap()).collect();
+    let reported: Vec<_> =
+        reported.iter().map(|done| (done["collection"].as_str(), done["cv"].as_i64())).collect();
+    assert_eq!(reported, [(Some("beta"), Some(1)), (Some("gamma"), Some(1))]);
     assert!(ran.failed(1).contains("alpha"), "{ran:?}");
     assert_eq!(ran.err().lines().count(), 1, "{ran:?}");
 

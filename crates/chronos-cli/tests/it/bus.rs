@@ -114,7 +114,7 @@ fn an_unsettled_message_comes_again_when_its_lock_ends() {
 }
 
 #[test]
-fn duplicates_delays_and_wrong_lines_are_told() {
+fn duplicates_delays_and_wrong_lines_are_reported() {
     let cli = topic();
     let first =
         cli.run(&["bus", "publish", "payments", "--payload", "1", "--id", "a", "--header", "x=y"]).value();
@@ -238,10 +238,10 @@ fn a_publisher_that_is_terminated_says_behind_which_line() {
         let mut publisher =
             cli.command(["bus", "publish", "payments", "-"]).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = publisher.stdin.take().unwrap();
-        let mut told = BufReader::new(publisher.stdout.take().unwrap()).lines();
+        let mut reported = BufReader::new(publisher.stdout.take().unwrap()).lines();
         stdin.write_all(b"{\"payload\": 1}\n\n{\"payload\": 2}\n").unwrap();
         for _ in 0..2 {
-            assert!(Json::parse(told.next().unwrap().unwrap()).unwrap()["id"].is_string());
+            assert!(Json::parse(reported.next().unwrap().unwrap()).unwrap()["id"].is_string());
         }
         assert!(Command::new("kill").args([signal, &publisher.id().to_string()]).status().unwrap().success());
         // Its input stays open: it does not end by that.
@@ -262,9 +262,9 @@ fn watching_tells_the_end_of_a_value_and_ends_when_it_is_terminated() {
     let mut watch = cli.command(["shared", "watch"]).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = || Json::parse(lines.next().unwrap().unwrap()).unwrap();
-    // Until it watches, changes are not told.
+    // Until it watches, changes are not reported.
     let mut set = cli.command(["shared", "set", "goes", "1", "--ttl-ms", "400"]);
-    let (told, stop) = std::sync::mpsc::channel::<()>();
+    let (reported, stop) = std::sync::mpsc::channel::<()>();
     let teller = std::thread::spawn(move || {
         while stop.recv_timeout(Duration::from_millis(800)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout)
         {
@@ -279,7 +279,7 @@ fn watching_tells_the_end_of_a_value_and_ends_when_it_is_terminated() {
     assert_eq!((&seen["key"], &seen["deleted"]), (&json!("goes"), &json!(true)));
     assert!(Command::new("kill").args(["-TERM", &watch.id().to_string()]).status().unwrap().success());
     assert!(watch.wait().unwrap().success());
-    drop(told);
+    drop(reported);
     teller.join().unwrap();
     assert_eq!(cli.run(&["shared", "del", "missing"]).value(), json!({"key": "missing", "deleted": false}));
 }
@@ -289,13 +289,17 @@ fn verbose_tells_what_the_library_warns_of() {
     let cli = topic();
     // Handling a message takes it away.
     let purge = format!("{} bus purge payments 1>&2", env!("CARGO_BIN_EXE_chronos"));
-    for (verbose, told) in [(&[][..], false), (&["-v"], true)] {
+    for (verbose, reported) in [(&[][..], false), (&["-v"], true)] {
         publish(&cli, 1);
         let ran = cli.run(
             &[&["bus", "consume", "payments", "fraud", "--max", "1", "--exec", &purge], verbose].concat(),
         );
         assert_eq!(ran.lines().len(), 1);
-        assert_eq!(ran.err().contains("WARN") && ran.err().contains("the lock was lost"), told, "{ran:?}");
+        assert_eq!(
+            ran.err().contains("WARN") && ran.err().contains("the lock was lost"),
+            reported,
+            "{ran:?}"
+        );
     }
 }
 

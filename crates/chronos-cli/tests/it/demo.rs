@@ -32,9 +32,9 @@ fn demo_in(dir: &Path) -> Output {
 fn the_demo_tells_the_whole_history_and_leaves_a_store_that_can_be_used() {
     let home = tempdir().unwrap();
     let dir = home.path().join("sp500");
-    let told = demo_in(&dir);
-    let (story, complaints) = (text(told.stdout), text(told.stderr));
-    assert!(told.status.success(), "{story}\n{complaints}");
+    let reported = demo_in(&dir);
+    let (story, complaints) = (text(reported.stdout), text(reported.stderr));
+    assert!(reported.status.success(), "{story}\n{complaints}");
     assert_eq!(complaints, "");
 
     for fact in [

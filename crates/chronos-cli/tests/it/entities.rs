@@ -27,7 +27,7 @@ fn a_record_is_inserted_and_read_with_its_entities() {
     assert_eq!(second["entities"]["customer"]["operation"], "updated");
     assert_eq!(second["entities"]["customer"]["id"], first["entities"]["customer"]["id"]);
     let lone = cli.run(&[&insert[..], &[r#"{"orderId": "O-3", "customer": "nobody"}"#]].concat());
-    assert!(lone.err().contains("`customer` is no entity"), "{lone:?}");
+    assert!(lone.err().contains("`customer` is not an entity"), "{lone:?}");
     assert_eq!(lone.value()["entities"], json!({}));
 
     let get = ["with-entities", "get", "-c", "orders", "--mapping", MAPPING];
@@ -42,7 +42,7 @@ fn a_record_is_inserted_and_read_with_its_entities() {
 }
 
 #[test]
-fn a_mapping_that_is_wrong_is_told_by_its_place() {
+fn a_mapping_that_is_wrong_is_reported_by_its_place() {
     let cli = Cli::new();
     for (mapping, why) in [
         ("no-such-file", "no-such-file"),

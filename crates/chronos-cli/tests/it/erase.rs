@@ -25,8 +25,8 @@ fn an_erased_item_is_not_found_and_its_certificate_is_shown_again() {
     let certificate = cli.run(&[&erase[..], &["--confirm"]].concat()).value();
     assert_eq!(certificate["versions"], 2);
     assert_eq!(certificate["objects"], 2);
-    let told = certificate.to_string();
-    assert!(!told.contains(&id) && !told.contains("ann") && !told.contains("4711"), "{told}");
+    let reported = certificate.to_string();
+    assert!(!reported.contains(&id) && !reported.contains("ann") && !reported.contains("4711"), "{reported}");
     assert!(cli.run(&["get", "-c", "users", &id, "--include-deleted"]).failed(1).contains("NOT_FOUND"));
     let again = cli.run(&["erase", "-c", "users", &id, "--reason", "law", "--confirm"]).value();
     assert_eq!(again, certificate, "there is one");

@@ -114,7 +114,7 @@ fn looking_at_a_queue_makes_no_spool() {
 }
 
 #[test]
-fn a_queue_that_does_not_answer_is_named_and_the_others_are_told() {
+fn a_queue_that_does_not_answer_is_named_and_the_others_are_reported() {
     let cli = Cli::new();
     // What is there is no store.
     cli.write("broken", "");
@@ -129,9 +129,9 @@ fn a_queue_that_does_not_answer_is_named_and_the_others_are_told() {
     cli.write(CONFIG, &config.to_string());
     let run = |command: &str| cli.run(&["--config", CONFIG, "fallback", command]);
     let stats = run("stats");
-    let told = stats.value_with_code(1);
-    assert_eq!((&told["queueSize"], &told["deadLetterSize"]), (&json!(0), &json!(0)));
-    assert!(told["failed"][0]["queue"].as_str().unwrap().contains("connection `away`"), "{told}");
+    let reported = stats.value_with_code(1);
+    assert_eq!((&reported["queueSize"], &reported["deadLetterSize"]), (&json!(0), &json!(0)));
+    assert!(reported["failed"][0]["queue"].as_str().unwrap().contains("connection `away`"), "{reported}");
     for ran in [stats, run("list"), run("dead")] {
         assert!(ran.failed(1).contains("connection `away`"), "{ran:?}");
     }

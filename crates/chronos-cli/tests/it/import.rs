@@ -43,12 +43,12 @@ fn an_import_carries_out_every_kind_of_operation_with_its_time_actor_and_reason(
         "{\"op\": \"replace\", \"key\": \"a\", \"data\": {\"sku\": \"a\", \"n\": 3}, \"at\": \"2020-01-04\"}\n",
         "{\"op\": \"delete\", \"key\": \"b\", \"at\": \"2020-01-05\"}",
     );
-    let mut told = import(&cli, &[], log).value();
+    let mut reported = import(&cli, &[], log).value();
     let [seconds, unflushed] =
-        ["seconds", "unflushed"].map(|figure| told.as_object_mut().unwrap().remove(figure).unwrap());
+        ["seconds", "unflushed"].map(|figure| reported.as_object_mut().unwrap().remove(figure).unwrap());
     assert!(seconds.as_f64().unwrap() > 0.0);
     assert_eq!(
-        told,
+        reported,
         json!({"lines": 5, "created": 2, "written": 5, "unchanged": 0, "skipped": 0, "failed": 0})
     );
     // A busy machine may leave some to a worker.
@@ -109,9 +109,9 @@ fn the_first_bad_line_ends_an_import_and_nothing_of_it_or_behind_it_is_written()
         let cli = Cli::new();
         let log = format!("{}\n\n{bad}\n{}\n", good("before"), good("behind"));
         let ran = import(&cli, &[], &log);
-        let told = ran.value_with_code(1);
+        let reported = ran.value_with_code(1);
         assert_eq!(
-            (&told["lines"], &told["written"], &told["failed"]),
+            (&reported["lines"], &reported["written"], &reported["failed"]),
             (&json!(2), &json!(1), &json!(1)),
             "{bad}"
         );
@@ -130,8 +130,11 @@ fn with_keep_going_every_bad_line_is_named_and_every_good_one_is_written() {
     let log: String =
         BAD.iter().enumerate().map(|(i, (bad, _))| format!("{}\n{bad}\n", good(&format!("g{i}")))).collect();
     let ran = import(&cli, &["--keep-going"], &log);
-    let told = ran.value_with_code(1);
-    assert_eq!((&told["lines"], &told["written"], &told["failed"]), (&json!(16), &json!(8), &json!(8)));
+    let reported = ran.value_with_code(1);
+    assert_eq!(
+        (&reported["lines"], &reported["written"], &reported["failed"]),
+        (&json!(16), &json!(8), &json!(8))
+    );
     let said: Vec<&str> = ran.failed(1).lines().collect();
     assert_eq!(said.len(), 8);
     for (i, (said, (_, why))) in said.iter().zip(BAD).enumerate() {
@@ -177,8 +180,8 @@ fn an_import_that_is_killed_is_repaired_and_completed() {
     assert_eq!(cli.run(&["verify", "-c", "stock", "--repair"]).value()["problemCount"], 0);
     let before = versions(&cli).as_u64().unwrap();
     assert!((1..50).contains(&before), "{before} versions survived the kill");
-    let told = cli.run(&args).value();
-    assert_eq!((&told["skipped"], &told["written"]), (&json!(before), &json!(50 - before)));
+    let reported = cli.run(&args).value();
+    assert_eq!((&reported["skipped"], &reported["written"]), (&json!(before), &json!(50 - before)));
     assert_eq!(versions(&cli), 50);
 }
 
@@ -187,8 +190,8 @@ fn a_log_that_cannot_be_read_is_wrong_input_and_leaves_nothing_behind() {
     let cli = Cli::new();
     assert!(cli.run(&[&IMPORT[..], &["absent.ndjson"]].concat()).failed(2).contains("absent.ndjson"));
     assert_eq!(std::fs::read_dir(cli.folder()).unwrap().count(), 0);
-    let told = import(&cli, &[], "").value();
-    assert_eq!(told["lines"], 0);
+    let reported = import(&cli, &[], "").value();
+    assert_eq!(reported["lines"], 0);
 }
 
 #[test]

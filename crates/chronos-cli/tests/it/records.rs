@@ -279,9 +279,9 @@ fn verify_tells_damage_by_its_exit_code_and_in_its_last_line() {
     std::fs::write(&object, "{}").unwrap();
     for flags in [&[][..], &["--repair"]] {
         let damaged = cli.run(&[&["verify", "-c", "users"], flags].concat());
-        let told = damaged.value_with_code(1);
+        let reported = damaged.value_with_code(1);
         assert_eq!(
-            (&told["problemCount"], &told["problems"][0]["kind"]),
+            (&reported["problemCount"], &reported["problems"][0]["kind"]),
             (&json!(1), &json!("damaged-payload"))
         );
         assert!(damaged.failed(1).starts_with("error: DAMAGE in `users`: 1 problem"), "{damaged:?}");
@@ -296,10 +296,10 @@ fn writes_succeed_while_the_storage_is_down_and_a_worker_stores_them_later() {
     cli.write("chronos-data/objects", "");
     let made = cli.run(&["create", "-c", "users", r#"{"email": "ann@example.org"}"#]);
     assert_eq!(made.value()["ov"], 0);
-    let told = made.err();
+    let reported = made.err();
     assert!(
-        told.starts_with("1 version waits to be stored; `chronos worker -c users` or the next write stores it (version 0 of "),
-        "{told}"
+        reported.starts_with("1 version waits to be stored; `chronos worker -c users` or the next write stores it (version 0 of "),
+        "{reported}"
     );
     assert_eq!(exported(&cli, &[]), [json!({"email": "ann@example.org"})]);
     let waiting = cli.run(&["worker", "-c", "users", "--once", "--limit", "1"]);

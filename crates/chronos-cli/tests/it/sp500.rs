@@ -43,8 +43,9 @@ fn imported() -> Cli {
     let cli = Cli::new();
     let log: Vec<String> = HISTORY.iter().map(Json::to_string).collect();
     cli.write("history.ndjson", &log.join("\n"));
-    let told = cli.run(&["import", "-c", "companies", "--key-property", "Symbol", "history.ndjson"]).value();
-    assert_eq!(told["written"], OPERATIONS);
+    let reported =
+        cli.run(&["import", "-c", "companies", "--key-property", "Symbol", "history.ndjson"]).value();
+    assert_eq!(reported["written"], OPERATIONS);
     cli
 }
 

@@ -45,7 +45,7 @@ fn rates_tell_what_came_and_went_between_two_frames() {
     let until = Instant::now() + Duration::from_secs(60);
     let (mut came, mut went) = (false, false);
     while !(came && went) {
-        assert!(Instant::now() < until, "what came was told: {came}, what went: {went}");
+        assert!(Instant::now() < until, "what came was counted: {came}, what went: {went}");
         cli.run(&["bus", "publish", "payments", "--payload", "1"]).value();
         assert_eq!(cli.run(&["bus", "consume", "payments", "fraud", "--max", "1"]).lines().len(), 1);
         let frame: Json = Json::parse(frames.next().unwrap().unwrap()).unwrap();

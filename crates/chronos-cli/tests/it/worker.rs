@@ -61,7 +61,7 @@ fn a_worker_names_what_failed_does_the_rest_and_ends_with_1() {
 
 #[cfg(unix)]
 #[test]
-fn a_worker_that_is_told_to_end_ends_with_0() {
+fn a_worker_that_is_stopped_ends_with_0() {
     let cli = with_two_tenants();
     let mut child = cli.command(["worker", "--every", "1"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

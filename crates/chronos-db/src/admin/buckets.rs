@@ -61,7 +61,7 @@ impl EnsureBuckets {
         self
     }
 
-    /// Waits so long for each bucket (default 5 s).
+    /// Waits this long for each bucket (default 5 s).
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self

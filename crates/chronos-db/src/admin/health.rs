@@ -30,7 +30,7 @@ pub struct CheckHealth {
 }
 
 impl CheckHealth {
-    /// Waits so long for each answer (default 5 s).
+    /// Waits this long for each answer (default 5 s).
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self

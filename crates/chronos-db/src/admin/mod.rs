@@ -3,7 +3,7 @@
 //! [`Admin`] is the handle, with an action a file: `health` asks every connection and storage whether it answers,
 //! `storage_check` every bucket, `spaces_check` holds object storages against DigitalOcean's rules, `buckets` checks
 //! and creates buckets, `backends` lists what routes lead to. `places` knows which storages and buckets those are,
-//! `ping` asks one of them and waits no longer than it was told to. Nothing here reads or writes a record; what is
+//! `ping` asks one of them and waits no longer than its limit. Nothing here reads or writes a record; what is
 //! done to the records of one collection are actions of [`Collection`](crate::Collection).
 
 mod backends;

@@ -37,7 +37,7 @@ pub struct CheckSpaces {
 }
 
 impl CheckSpaces {
-    /// Waits so long for each storage (default 5 s).
+    /// Waits this long for each storage (default 5 s).
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self

@@ -32,7 +32,7 @@ pub struct CheckStorage {
 }
 
 impl CheckStorage {
-    /// Waits so long for each storage (default 5 s).
+    /// Waits this long for each storage (default 5 s).
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self

@@ -27,7 +27,7 @@ pub(crate) async fn run_time_based(collection: &Collection, timed: &Arc<TimeBase
     time_based::run(collection, timed, None, &|_| {}).await.map(Some)
 }
 
-/// Runs a rule across tenants if it is due, and no other worker is at it.
+/// Runs a rule across tenants if it is due, and no other worker is running it.
 pub(crate) async fn run_cross_tenant(chronos: &Chronos, cross: &Arc<CrossTenant>) -> Result<Option<u64>> {
     let store = cross_tenant::results(chronos, cross).await?;
     if !is_cross_tenant_due(&store).await? {

@@ -1,6 +1,6 @@
 //! From the numbers of many items to one value for each group, in bounded memory.
 //!
-//! Groups are told apart by keys, which have an order. Where there are more of them than there is room for, a
+//! Groups are identified by keys, which have an order. Where there are more of them than there is room for, a
 //! pass lets go of the last ones, and the next pass begins with the first of these: each takes some ten thousand
 //! groups. Medians may need passes of their own (see `spread`).
 
@@ -46,7 +46,7 @@ pub(super) trait Samples: Send + Sync {
     async fn read(&self) -> Result<BoxStream<'static, Result<Sample>>>;
 }
 
-/// What a group came to.
+/// The result of a group.
 #[derive(Clone, PartialEq)]
 pub(super) struct Group {
     pub(super) key: GroupKey,
@@ -172,7 +172,7 @@ impl<'s> Fold<'s> {
         }
         let mut groups = Vec::with_capacity(slots.len());
         for (key, Slot { cell, arguments, count }) in slots {
-            // A last look has told of every median.
+            // The last pass has found every median.
             let value = cell.value(count, self.measure)?.unwrap_or(Bson::Null);
             groups.push(Group { key, arguments, value, count });
         }

@@ -72,7 +72,7 @@ impl Collection {
     }
 }
 
-/// The digests of the groups that versions were in; none if that is not known, or if no run could have told.
+/// The digests of the groups that versions were in; none if that is not known, or if no run could know.
 fn groups(timed: &TimeBased, entries: Option<&[Document]>) -> Option<Vec<String>> {
     let mut digests = Vec::new();
     for entry in entries? {

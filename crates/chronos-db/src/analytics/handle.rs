@@ -13,7 +13,7 @@ pub struct Analytics {
 }
 
 impl Chronos {
-    /// Returns the analytics rules of the configuration: to run them, and to read what they came to; see
+    /// Returns the analytics rules of the configuration: to run them, and to read their results; see
     /// [`analytics`](crate::analytics). No I/O.
     #[must_use]
     pub fn analytics(&self) -> Analytics {

@@ -1,4 +1,4 @@
-//! Listing what a rule came to.
+//! Listing the results of a rule.
 
 use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
@@ -17,7 +17,7 @@ const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
 
 impl Analytics {
-    /// Lists what a rule came to, as of its last run: the latest timeframe first. `route` leads to the data whose
+    /// Lists the results of a rule, as of its last run: the latest timeframe first. `route` leads to the data whose
     /// results are meant, and the collection that it names makes no difference; a rule across tenants has its
     /// results where the configuration says.
     ///
@@ -41,7 +41,7 @@ pub struct ListResults {
 }
 
 impl ListResults {
-    /// Limits a page to so many results: 1 to 1,000, default 100.
+    /// Limits a page to this many results: 1 to 1,000, default 100.
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = limit.clamp(1, MAX_PAGE);
         self

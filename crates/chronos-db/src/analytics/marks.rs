@@ -24,9 +24,9 @@ use crate::{Result, Timestamp};
 const DONE_AT: &str = "doneAt";
 /// The same in a mark of all groups as in the others the digest of theirs.
 const ALL: &str = "*";
-/// A mark stays for so long after it was done.
+/// How long a mark stays after it was done.
 const KEPT_MILLIS: i64 = 24 * 60 * 60 * 1000;
-/// Groups that are told apart. Of more, all groups are computed.
+/// Groups that are marked one by one. With more, all groups are computed.
 const MAX_GROUPS: usize = 10_000;
 
 /// The groups that are computed whatever the window is.

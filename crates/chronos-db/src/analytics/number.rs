@@ -4,7 +4,7 @@ use bson::Bson;
 
 use crate::records::int;
 
-/// Beyond this, a double is no index of an exact 64 bit integer.
+/// Beyond this, a double does not identify a 64-bit integer exactly.
 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// A finite number, ordered exactly: whole numbers of 64 bits and doubles among each other.

@@ -1,4 +1,4 @@
-//! What a rule came to, as it is stored and shown.
+//! The result of a rule, as it is stored and shown.
 
 use bson::{Bson, Document, doc};
 use sha2::{Digest as _, Sha256};
@@ -69,7 +69,7 @@ pub enum ResultOf {
         mode: String,
         /// Whose analytics have it.
         master: String,
-        /// What each tenant came to.
+        /// The value of each tenant.
         tenants: Vec<(String, Json)>,
     },
 }

@@ -25,7 +25,7 @@ impl Analytics {
     /// Any number of processes may do so at once, and a run may end anywhere: no result is there twice, those of
     /// the run that began last stay, and the next run goes on.
     ///
-    /// A rule that fails is no error of the whole: it is named in the [`AnalyticsRun`].
+    /// A rule that fails does not make the whole run fail: it is named in the [`AnalyticsRun`].
     ///
     /// # Errors
     /// `VALIDATION_ERROR` for a rule that there is not.
@@ -76,7 +76,7 @@ pub struct RuleRun {
     pub rule: String,
     /// What it was run over: a collection, or an entry of the configuration that could not be looked at.
     pub target: String,
-    /// How many results it came to.
+    /// How many results it has.
     pub results: u64,
     /// Why it failed.
     pub error: Option<Error>,

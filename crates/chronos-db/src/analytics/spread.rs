@@ -46,7 +46,7 @@ enum Counts {
     Slices(Vec<u64>),
 }
 
-/// Many numbers, of which those in a range are told apart.
+/// Many numbers, of which those in a range are counted one by one.
 #[derive(Clone, Debug)]
 pub(super) struct Spread {
     range: Range,
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_beyond_doubles_are_told_apart() {
+    fn whole_numbers_beyond_doubles_are_distinguished() {
         let numbers = whole((0..9_001).map(|n| (1 << 60) + n));
         assert_eq!(median(&numbers).0, crate::records::int((1 << 60) + 4_500));
     }

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_are_told_apart_by_type_and_not_by_how_a_number_is_stored() {
+    fn groups_are_distinguished_by_type_and_not_by_how_a_number_is_stored() {
         let key = |values: &[Bson]| group_key(values);
         assert_eq!(key(&[int(1)]), key(&[Bson::Double(1.0)]));
         assert_ne!(key(&[int(1)]), key(&["1".into()]));

@@ -30,7 +30,7 @@ pub(super) struct Chain {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupProblem {
-    /// Its key in the place of the backups.
+    /// Its key in the location of the backups.
     pub file: String,
     /// What is wrong with it.
     pub message: String,

@@ -178,7 +178,7 @@ async fn replace(
     Ok(true)
 }
 
-/// Removes what those left who died while they put a newer index in place of an old one.
+/// Removes what processes left that died while they put a newer index in place of an old one.
 async fn finish_others(location: &BackupLocation, chain_prefix: &str) -> Result<()> {
     let mut keys = Vec::new();
     let mut listed = location.list(&format!("{chain_prefix}index/"));

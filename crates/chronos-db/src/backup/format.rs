@@ -57,7 +57,7 @@ impl Subject {
         keys::backups_prefix(&self.database, &self.collection, &self.whose)
     }
 
-    /// Below which the chains of the collection lie, whoever's.
+    /// Below which the chains of the collection lie, of every tenant.
     pub(crate) fn prefix_of_all(&self) -> Result<String> {
         let mut prefix = self.prefix()?;
         let end = prefix.trim_end_matches('/').rfind('/').map_or(0, |at| at + 1);
@@ -181,8 +181,8 @@ impl Segment {
     pub(crate) fn read(file: &[u8]) -> Result<Self> {
         let mut lines = file.split(|byte| *byte == b'\n');
         let (index, sum) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-        let told = Json::parse(sum).ok().and_then(|sum| Some(sum.get("sha256")?.as_str()?.to_owned()));
-        if told.as_deref() != Some(&*checksum(index)) {
+        let stated = Json::parse(sum).ok().and_then(|sum| Some(sum.get("sha256")?.as_str()?.to_owned()));
+        if stated.as_deref() != Some(&*checksum(index)) {
             return Err(Error::storage("its SHA-256 is not the one it says"));
         }
         let index = Json::parse(index).map_err(|error| Error::storage("it is not JSON").caused_by(error))?;

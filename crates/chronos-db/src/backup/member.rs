@@ -17,7 +17,7 @@ use crate::documents::{raw_bson, whole_raw};
 use crate::records::{Row, checksum, off_thread};
 use crate::{Error, Result, Timestamp};
 
-/// From so many bytes on a member is full: it has at most one version beyond that.
+/// From this many bytes on a member is full: it has at most one version beyond that.
 const FULL: usize = 1024 * 1024;
 /// The most bytes of what belongs to a version: BSON counts a document's by 31 bits, and one request takes a file of that
 /// length on every object storage (S3 5 GiB, Azure 5000 MiB).

@@ -209,7 +209,7 @@ fn at_path<'d>(document: &'d mut Map, path: &str) -> Option<&'d mut Json> {
     })
 }
 
-/// The identifier of the row of a number that no version took: the same from whoever restores.
+/// The identifier of the row of a number that no version took: the same in every restore.
 pub(super) fn id_of_void(chain: &str, cv: i64) -> ObjectId {
     let mut digest = Sha256::new();
     digest.update(chain);

@@ -110,7 +110,7 @@ pub(super) async fn take_out(
     }
     let Some(example) = example else { return Ok(Taken::All(0)) };
     // Those of the numbers up to here were written beside indexes that are there: which hold none of the items by now,
-    // so that whoever wrote the files from an earlier one is refused.
+    // so that a backup that wrote its files from an earlier one is refused.
     if holding.iter().any(|file| file.of.last_cv > chain.last_cv()) {
         match close(source, location, &chain, &example).await? {
             Closed::Not => return Ok(Taken::Again(HashSet::new())),

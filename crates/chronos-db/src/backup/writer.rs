@@ -26,7 +26,7 @@ use crate::{Error, Result, Timestamp};
 
 /// So often a backup of the latest state begins anew because of erasures.
 const STARTS: usize = 16;
-/// Files that no index names are removed when they are older: whoever wrote them has died.
+/// Files that no index names are removed when they are older: the process that wrote them has died.
 const ABANDONED: Duration = Duration::from_secs(24 * 3_600);
 
 /// Backs up one collection.
@@ -68,12 +68,12 @@ impl Writer<'_> {
         let left =
             unnamed::remove_abandoned(&self.location, &chain.prefix, older_than(now, ABANDONED)).await?;
         if let Some(last) = chain.segments.last() {
-            // Whoever wrote it may have died before looking at what was erased.
+            // The process that wrote it may have died before looking at what was erased.
             let erased = self.erased(last.first_cv - 1, last.last_cv).await?;
             self.take_out(&chain, &erased).await?;
         }
         if let Some(first_cv) = left {
-            // So may whoever wrote files that no index names.
+            // So may one that wrote files that no index names.
             let erased = self.erased(first_cv - 1, i64::MAX).await?;
             self.take_out(&chain, &erased).await?;
             chain = catalog::sound(&self.location, &chain.prefix).await?;

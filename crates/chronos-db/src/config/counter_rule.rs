@@ -95,21 +95,21 @@ impl CounterRule {
 }
 
 impl CounterRetention {
-    /// Keeps what was counted in each of so many days before the present one. Default: in none.
+    /// Keeps the counts of this many days before the present one. Default: in none.
     #[must_use]
     pub const fn days(mut self, days: u32) -> Self {
         self.days = Some(days);
         self
     }
 
-    /// Keeps what was counted in each of so many weeks before the present one. Default: in none.
+    /// Keeps the counts of this many weeks before the present one. Default: in none.
     #[must_use]
     pub const fn weeks(mut self, weeks: u32) -> Self {
         self.weeks = Some(weeks);
         self
     }
 
-    /// Keeps what was counted in each of so many months before the present one. Default: in none.
+    /// Keeps the counts of this many months before the present one. Default: in none.
     #[must_use]
     pub const fn months(mut self, months: u32) -> Self {
         self.months = Some(months);

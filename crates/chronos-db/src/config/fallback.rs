@@ -21,7 +21,7 @@ pub(crate) const COUNTER: &str = "chronos_fallback_counter";
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fallback {
-    /// After so many attempts from the queue an operation becomes a dead letter (default 10).
+    /// After this many attempts from the queue an operation becomes a dead letter (default 10).
     pub max_attempts: u32,
     /// The longest wait before the first attempt from the queue (default 2 s); it doubles with each one.
     pub base_delay: Duration,
@@ -47,7 +47,7 @@ impl Default for Fallback {
 }
 
 impl Fallback {
-    /// After so many attempts from the queue, at least one, an operation becomes a dead letter. Default 10.
+    /// After this many attempts from the queue, at least one, an operation becomes a dead letter. Default 10.
     ///
     /// ```
     /// use std::time::Duration;

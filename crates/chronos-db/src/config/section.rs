@@ -57,7 +57,7 @@ impl Unit {
         }
     }
 
-    /// So many of this unit, or the longest time there is.
+    /// This many of this unit, or the longest time there is.
     #[must_use]
     pub const fn times(self, number: u64) -> Duration {
         match self {

@@ -13,7 +13,7 @@ use crate::{Json, Result};
 /// met by the payload alone.
 const MAX_INLINE_BYTES: u64 = 12 * 1024 * 1024;
 
-/// A day: what should take longer is no call.
+/// A day: no call should take longer.
 const MAX_TIMEOUT_MILLIS: u64 = 24 * 3_600 * 1_000;
 
 /// Reads everything but connections and databases.

@@ -24,7 +24,7 @@ pub struct WriteOptimization {
     /// How long committed versions are gathered before they are stored together (default: not at all). A
     /// caller who waits until its version is stored ends the wait of all.
     pub batch_window: Duration,
-    /// As soon as so many versions wait, they are stored, and so many are noted as stored in one batch
+    /// As soon as this many versions wait, they are stored, and this many are noted as stored in one batch
     /// (default 64).
     pub batch_size: u32,
     /// Whether payloads are compressed (gzip) where that makes them smaller (default: no). Readers read both,

@@ -21,7 +21,7 @@ use crate::{Error, Result};
 const PAGE: u64 = 256;
 /// A page ends early with this many bytes.
 pub(crate) const PAGE_BYTES: usize = 1024 * 1024;
-/// Where no index yields the order, every page costs a look at everything; so many documents are then ordered
+/// Where no index yields the order, every page costs a look at everything; this many documents are then ordered
 /// at once, by their keys and ids alone.
 const POSITIONS: u64 = 65_536;
 /// Positions end early with this many bytes.

@@ -33,7 +33,7 @@ pub struct Scan {
     /// Start strictly after the document that has these values of the order's paths (one each). The order's
     /// last path must be unique.
     pub after: Option<Vec<Bson>>,
-    /// At most so many documents.
+    /// At most this many documents.
     pub limit: Option<u64>,
     /// Top-level fields to leave out of the answer, so that large ones needn't travel.
     pub without: Vec<String>,

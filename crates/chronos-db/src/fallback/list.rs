@@ -55,13 +55,13 @@ impl ListOperations {
         self
     }
 
-    /// Lists at most so many (default 100).
+    /// Lists at most this many (default 100).
     pub fn limit(mut self, operations: u64) -> Self {
         self.limit = operations;
         self
     }
 
-    /// Streams them one by one, in bounded memory. A queue whose store fails is told in its place, and the stream
+    /// Streams them one by one, in bounded memory. A queue whose store fails is reported at its position, and the stream
     /// goes on with the next.
     pub fn stream(self) -> BoxStream<'static, Result<QueuedOperation, FailedQueue>> {
         let filter = self.collection.map_or(Filter::All, |name| Filter::eq("ctx.collection", name));
@@ -88,17 +88,17 @@ async fn begin(
         if is_dead { (&queue.dead, "failedAt") } else { (&queue.operations, "createdAt") };
     let mut found = queue.list(namespace, time, filter).peekable();
     Pin::new(&mut found).peek().await;
-    let told = found.map(move |stored| match stored {
+    let operations = found.map(move |stored| match stored {
         Ok(stored) => Ok(QueuedOperation::read(&stored)),
         Err(error) => Err(FailedQueue::new(&queue, error)),
     });
     let mut has_failed = false;
-    let up_to_failure = move |told: &Result<QueuedOperation, FailedQueue>| {
+    let up_to_failure = move |operation: &Result<QueuedOperation, FailedQueue>| {
         let goes_on = !has_failed;
-        has_failed |= told.is_err();
+        has_failed |= operation.is_err();
         futures::future::ready(goes_on)
     };
-    told.take_while(up_to_failure).boxed()
+    operations.take_while(up_to_failure).boxed()
 }
 
 /// What waits, or what was given up.

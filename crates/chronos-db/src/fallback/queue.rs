@@ -41,7 +41,7 @@ pub(crate) struct Queue {
     options: Fallback,
     env: Env,
     ready: OnceCell<()>,
-    /// What this process leaves to others, so that each is told once.
+    /// What this process leaves to others, so that each is logged once.
     left: Mutex<HashSet<String>>,
 }
 
@@ -165,7 +165,7 @@ impl Queue {
             attempt: 0,
             due: later(numbered.now, wait),
             claimed_until: None,
-            last_error: waiting.failed.map(told),
+            last_error: waiting.failed.map(code_and_message),
             created: numbered.now,
         };
         self.insert(&entry).await?;
@@ -241,7 +241,7 @@ impl Queue {
         let mut letter = stored;
         letter.remove("claimedUntil");
         letter.insert("failedAt", now);
-        let (code, message) = told(error);
+        let (code, message) = code_and_message(error);
         letter.insert("lastError", doc! { "code": code, "message": message });
         let mut batch = Batch::new();
         let kept = batch.push(&self.dead, Write::put(letter, Guard::Any));
@@ -267,7 +267,7 @@ impl Queue {
             return Ok(false);
         }
         entry.due = later(self.now().await?, self.wait_after(entry.attempt));
-        entry.last_error = Some(told(error));
+        entry.last_error = Some(code_and_message(error));
         entry.claimed_until = None;
         self.put(entry).await?;
         Ok(true)
@@ -276,7 +276,7 @@ impl Queue {
     /// Moves what cannot take place to the dead letters.
     pub(crate) async fn dead_letter(&self, entry: &mut Entry, error: &Error) -> Result<()> {
         let now = self.now().await?;
-        entry.last_error = Some(told(error));
+        entry.last_error = Some(code_and_message(error));
         entry.claimed_until = Some(later(now, LEASE));
         // Only who has it may give it up: another process may have carried it out meanwhile.
         if !self.put(entry).await? {
@@ -295,7 +295,7 @@ impl Queue {
     /// Makes an operation due at once: one that waits, or a dead letter. None if there is no such.
     ///
     /// # Errors
-    /// `LOCKED` if another caller is at a dead letter.
+    /// `LOCKED` if another caller is working on a dead letter.
     pub(crate) async fn revive(&self, id: ObjectId) -> Result<Option<Document>> {
         let waiting = self.documents.get(&self.operations, vec![id.into()]).await?.pop();
         let now = self.now().await?;
@@ -373,7 +373,7 @@ impl Queue {
         Ok(waiting + self.count(&self.dead, of_item(database, item)).await?)
     }
 
-    /// Removes what waits for an item and what was given up of it, also what another process is at work on, to the last byte.
+    /// Removes what waits for an item and what was given up of it, also what another process is carrying out, to the last byte.
     pub(crate) async fn forget(&self, database: &str, item: ItemId) -> Result<()> {
         // What waits may become a dead letter meanwhile, but not the other way around: its item is gone.
         for namespace in [&self.operations, &self.dead] {
@@ -399,7 +399,7 @@ impl Queue {
     /// Removes the same to the last byte.
     ///
     /// # Errors
-    /// `LOCKED` if a process is at work on it: it may just be creating the item.
+    /// `LOCKED` if a process is carrying it out: it may just be creating the item.
     pub(crate) async fn discard(&self, item: &QueuedItem) -> Result<()> {
         for namespace in [&self.operations, &self.dead] {
             let scan = Scan { filter: item.filter(), without: large(), ..Scan::default() };
@@ -475,7 +475,7 @@ fn large() -> Vec<String> {
     vec!["payload".to_owned()]
 }
 
-fn told(error: &Error) -> (String, String) {
+fn code_and_message(error: &Error) -> (String, String) {
     (error.code().to_owned(), error.message().to_owned())
 }
 
@@ -484,5 +484,6 @@ fn later(at: Timestamp, wait: Duration) -> Timestamp {
 }
 
 fn at_work(doing: &'static str) -> Error {
-    Error::new(ErrorKind::Locked, "another process is at the operation at this moment").during(doing)
+    Error::new(ErrorKind::Locked, "another process is carrying out the operation at this moment")
+        .during(doing)
 }

@@ -41,7 +41,7 @@ pub struct QueuedOperation {
 }
 
 impl QueuedOperation {
-    /// What an entry says. One that is malformed is told as far as it can be read, so that it can be seen and
+    /// What an entry says. One that is malformed is shown as far as it can be read, so that it can be seen and
     /// cancelled.
     pub(super) fn read(stored: &Document) -> Self {
         let ctx = stored.get_document("ctx").ok();

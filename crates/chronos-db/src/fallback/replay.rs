@@ -152,7 +152,7 @@ impl Replayer {
         leads
     }
 
-    /// Whether the store of an operation answers. One that does not is no failed attempt of the operation.
+    /// Whether the store of an operation answers. One that does not is not a failed attempt of the operation.
     async fn is_there(&self, entry: &Entry) -> bool {
         let Ok(resolved) = self.chronos.route(&entry.route) else { return true };
         let connection = &resolved.entry.connection;

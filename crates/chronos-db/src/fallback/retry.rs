@@ -12,7 +12,7 @@ impl FallbackQueue {
     /// then carries it out.
     ///
     /// # Errors
-    /// `NOT_FOUND` if there is no such operation; `LOCKED` if another caller is at the same dead letter;
+    /// `NOT_FOUND` if there is no such operation; `LOCKED` if another caller is working on the same dead letter;
     /// `TXN_ERROR` if a queue that may have it does not answer.
     pub fn retry(&self, request_id: impl Into<String>) -> RetryOperation {
         RetryOperation { fallback: self.clone(), request_id: request_id.into() }

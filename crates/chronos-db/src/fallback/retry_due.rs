@@ -38,7 +38,7 @@ pub struct RetryDue {
     fallback: FallbackQueue,
 }
 
-/// What a round came to.
+/// The result of a round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retried {
@@ -71,7 +71,7 @@ impl Retried {
     }
 }
 
-/// What a round came to, queue by queue.
+/// The result of a round, queue by queue.
 pub(crate) struct Round {
     pub(crate) retried: Retried,
     /// The places of queues that answered.

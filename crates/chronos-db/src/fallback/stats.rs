@@ -141,8 +141,8 @@ impl FallbackStats {
             "waitingObjects": self.waiting_objects,
         });
         if !self.failed.is_empty() {
-            let told = |FailedQueue { place, error }: &FailedQueue| json!({ "queue": place, "code": error.code(), "message": error.message() });
-            out["failed"] = self.failed.iter().map(told).collect();
+            let to_json = |FailedQueue { place, error }: &FailedQueue| json!({ "queue": place, "code": error.code(), "message": error.message() });
+            out["failed"] = self.failed.iter().map(to_json).collect();
         }
         out
     }

@@ -61,7 +61,7 @@ impl MessagingDb {
         Ok(&*self.documents)
     }
 
-    /// The client, for who only looks: a user who may not make what is missing looks without it.
+    /// The client, for reading alone: a user who may not create what is missing reads without it.
     pub(super) async fn looking(&self) -> Result<&dyn DocumentStore> {
         match self.ready().await {
             Err(error) if error.is_forbidden() => Ok(&*self.documents),

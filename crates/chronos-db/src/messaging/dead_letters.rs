@@ -204,7 +204,7 @@ impl SaveDeadLetter {
         self
     }
 
-    /// Lets [`prune`](super::Messaging::prune) remove it after so many days.
+    /// Lets [`prune`](super::Messaging::prune) remove it after this many days.
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = Some(days);
         self

@@ -111,7 +111,7 @@ macro_rules! message_options {
             self
         }
 
-        /// Lets [`prune`](super::Messaging::prune) remove it after so many days.
+        /// Lets [`prune`](super::Messaging::prune) remove it after this many days.
         pub fn retention_days(mut self, days: u32) -> Self {
             self.$($at.)?retention_days = Some(days);
             self
@@ -408,7 +408,7 @@ macro_rules! time_list_options {
             self
         }
 
-        /// Limits a page to so many (default 100, at most 1,000).
+        /// Limits a page to this many (default 100, at most 1,000).
         pub fn limit(mut self, limit: u32) -> Self {
             self.list.limit = Some(limit);
             self

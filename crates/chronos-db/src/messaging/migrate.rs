@@ -19,8 +19,8 @@ use crate::{Chronos, Error, ErrorKind, Json, Result, Route, Timestamp};
 
 /// Documents on their way at once.
 const AT_ONCE: usize = 16;
-/// Problems that are told one by one.
-const MAX_TOLD: usize = 20;
+/// Problems that are described one by one.
+const MAX_DETAILS: usize = 20;
 /// How often a document is looked at again that others change at the same time.
 const ROUNDS: u32 = 8;
 
@@ -49,16 +49,16 @@ pub struct Migrated {
     /// Documents that are there with other contents, or that cannot be understood. They stay where they are.
     pub problems: u64,
     /// The first of the problems.
-    pub told: Vec<String>,
+    pub details: Vec<String>,
 }
 
 impl Migrated {
     /// Returns the report as JSON.
     #[must_use]
     pub fn to_json(&self) -> Json {
-        let Self { read, copied, updated, unchanged, problems, told } = self;
+        let Self { read, copied, updated, unchanged, problems, details } = self;
         crate::json!({
-            "read": read, "copied": copied, "updated": updated, "unchanged": unchanged, "problems": problems, "told": told,
+            "read": read, "copied": copied, "updated": updated, "unchanged": unchanged, "problems": problems, "details": details,
         })
     }
 
@@ -70,8 +70,8 @@ impl Migrated {
             Step::Unchanged => self.unchanged += 1,
             Step::Problem(what) => {
                 self.problems += 1;
-                if self.told.len() < MAX_TOLD {
-                    self.told.push(what);
+                if self.details.len() < MAX_DETAILS {
+                    self.details.push(what);
                 }
             }
         }
@@ -350,7 +350,7 @@ fn contents(document: &Document) -> Document {
     fields.into_iter().collect()
 }
 
-/// When a document came to be that does not say so. The same on every run.
+/// The creation time of a document that has none. The same on every run.
 fn born(document: &Document) -> Timestamp {
     document.get_object_id("_id").map(|id| Timestamp::from(id.timestamp())).unwrap_or_default()
 }

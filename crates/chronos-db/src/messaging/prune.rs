@@ -74,7 +74,7 @@ impl Prune {
         self
     }
 
-    /// Removes at most so many documents of each collection, the longest ended first. The next call goes on.
+    /// Removes at most this many documents of each collection, the longest ended first. The next call goes on.
     pub fn limit(mut self, documents: u64) -> Self {
         self.most = Some(documents);
         self

@@ -94,7 +94,7 @@ impl Table {
         from_json(given)
     }
 
-    fn told(&self, error: Error, during: &'static str) -> Error {
+    fn with_context(&self, error: Error, during: &'static str) -> Error {
         error.during(during).in_collection(self.kind.name())
     }
 
@@ -149,7 +149,7 @@ impl Insert {
     }
 
     async fn run(self) -> Result<()> {
-        self.insert().await.map_err(|error| self.table.told(error, "insert"))
+        self.insert().await.map_err(|error| self.table.with_context(error, "insert"))
     }
 }
 
@@ -228,7 +228,7 @@ impl Upsert {
     }
 
     async fn run(self) -> Result<()> {
-        self.upsert().await.map_err(|error| self.table.told(error, "upsert"))
+        self.upsert().await.map_err(|error| self.table.with_context(error, "upsert"))
     }
 }
 
@@ -251,7 +251,7 @@ impl FindOne {
     }
 
     async fn run(self) -> Result<Option<Json>> {
-        self.find().await.map_err(|error| self.table.told(error, "find_one"))
+        self.find().await.map_err(|error| self.table.with_context(error, "find_one"))
     }
 }
 
@@ -269,7 +269,7 @@ pub struct Find {
 crate::debug_some!(Find { table, limit });
 
 impl Find {
-    /// Reads at most so many. Without a limit, awaiting this holds all of them in memory;
+    /// Reads at most this many. Without a limit, awaiting this holds all of them in memory;
     /// [`stream`](Self::stream) does not.
     pub fn limit(mut self, documents: u64) -> Self {
         self.limit = Some(documents);
@@ -280,8 +280,10 @@ impl Find {
     #[must_use]
     pub fn stream(self) -> BoxStream<'static, Result<Json>> {
         let begun = async move {
-            let filter =
-                self.table.read_filter(&self.filter).map_err(|error| self.table.told(error, "find"))?;
+            let filter = self
+                .table
+                .read_filter(&self.filter)
+                .map_err(|error| self.table.with_context(error, "find"))?;
             self.table.scan(Scan { filter, limit: self.limit, ..Scan::default() }).await
         };
         futures::stream::once(begun)
@@ -320,7 +322,7 @@ impl DeleteOne {
     }
 
     async fn run(self) -> Result<bool> {
-        self.delete().await.map_err(|error| self.table.told(error, "delete_one"))
+        self.delete().await.map_err(|error| self.table.with_context(error, "delete_one"))
     }
 }
 
@@ -343,7 +345,7 @@ impl DeleteMany {
     }
 
     async fn run(self) -> Result<u64> {
-        self.delete().await.map_err(|error| self.table.told(error, "delete_many"))
+        self.delete().await.map_err(|error| self.table.with_context(error, "delete_many"))
     }
 }
 

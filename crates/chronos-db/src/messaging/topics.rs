@@ -224,7 +224,7 @@ impl ListTopics {
         self
     }
 
-    /// Limits a page to so many (default 100, at most 1,000).
+    /// Limits a page to this many (default 100, at most 1,000).
     pub fn limit(mut self, limit: u32) -> Self {
         self.listing.limit = Some(limit);
         self

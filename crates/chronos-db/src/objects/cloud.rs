@@ -361,7 +361,7 @@ fn endpoint(text: &str, default: impl FnOnce() -> String) -> Result<Url> {
         _ => format!("https://{text}"),
     };
     let url = Url::parse(&full).map_err(|_| {
-        Error::validation("the endpoint is no URL such as https://nyc3.digitaloceanspaces.com")
+        Error::validation("the endpoint is not a URL such as https://nyc3.digitaloceanspaces.com")
     })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(Error::validation("the endpoint must be an http or https URL with a host"));

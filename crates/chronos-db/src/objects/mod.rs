@@ -74,7 +74,7 @@ pub struct PutOptions {
     /// The content encoding, such as `gzip`, for clients that read the object by a presigned URL; readers here get the
     /// bytes as they were put. A local folder has nowhere to keep it.
     pub content_encoding: Option<String>,
-    /// A bucket that is not there is an error, and not created: for who knows that objects were stored in it.
+    /// A bucket that is not there is an error, and not created: for a caller that knows that objects were stored in it.
     pub bucket_must_exist: bool,
 }
 
@@ -132,8 +132,8 @@ pub trait ObjectStorage: Send + Sync + fmt::Debug {
     /// Streams all objects whose key starts with `prefix` (whole path segments).
     fn list(&self, prefix: &str) -> BoxStream<'static, Result<ObjectInfo>>;
 
-    /// Returns whether the bucket is there; one request. In a bucket that is not there is nothing, and to be told
-    /// so is no error: this is for who has to know which of the two it is, or whether the storage answers at all.
+    /// Returns whether the bucket is there; one request. Reading from a missing bucket finds
+    /// nothing and is not an error: this is for a caller that has to know which of the two it is, or whether the storage answers at all.
     ///
     /// # Errors
     /// `STORAGE_ERROR` if the storage does not answer, or refuses the credentials.

@@ -1,4 +1,4 @@
-//! What goes over the wire, seen by a server that answers as it is told.
+//! What goes over the wire, seen by a server whose answers the test sets.
 
 // Helpers of tests fail by panicking, too.
 #![allow(clippy::unwrap_used)]
@@ -26,7 +26,7 @@ const SILENCE: (u16, &str) = (0, "");
 struct Server {
     answers: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
     asked: Arc<Mutex<Vec<Asked>>>,
-    /// It tells its time, which is so many seconds ahead of ours.
+    /// It tells its time, which is this many seconds ahead of ours.
     ahead: Option<i64>,
 }
 
@@ -83,8 +83,8 @@ impl HttpService for Server {
         response.headers_mut().insert("last-modified", "Thu, 01 Jan 2026 00:00:00 GMT".try_into().unwrap());
         if let Some(ahead) = self.ahead {
             let time = jiff::Timestamp::from_second(jiff::Timestamp::now().as_second() + ahead).unwrap();
-            let told = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-            response.headers_mut().insert("date", told.try_into().unwrap());
+            let date = time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+            response.headers_mut().insert("date", date.try_into().unwrap());
         }
         Ok(response)
     }

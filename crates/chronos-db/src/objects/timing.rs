@@ -35,7 +35,7 @@ pub(super) async fn repeatable<T, F: Future<Output = Result<T, Failure>>>(
     request().await
 }
 
-/// How long an answer of so many bytes may take.
+/// How long an answer of this many bytes may take.
 pub(super) fn time_for(bytes: u64) -> Duration {
     TIMEOUT + Duration::from_secs(bytes / SLOWEST_LINE)
 }

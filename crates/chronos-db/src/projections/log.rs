@@ -15,7 +15,7 @@ use crate::records::{
 /// Rows that are read, and worked off, at once.
 pub(super) const PIECE: usize = 1_000;
 
-/// A row that cannot be read. Followers go on behind it.
+/// A row that cannot be read. Followers skip it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DamagedRow {
@@ -91,7 +91,7 @@ impl Log {
     /// The rows behind `after`, up to `up_to` or as many as are read at once. Both must be settled. An erasure
     /// is a piece by itself, so what is derived from one piece never goes beyond the next erasure.
     ///
-    /// Rows behind `after` may leave the index at any time, whoever follows: who prunes may know another position, or
+    /// Rows behind `after` may leave the index at any time, whichever follower reads: a prune may know another position, or
     /// none. What has left is read from where it went.
     pub(crate) async fn read(&self, after: i64, up_to: i64) -> Result<Vec<Piece>> {
         let ask = LogAsk {

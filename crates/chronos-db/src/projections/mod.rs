@@ -1,4 +1,4 @@
-//! What is derived from the log by those who follow it.
+//! What followers derive from the log.
 //!
 //! A follower reads the rows of a collection in the order of their numbers, up to the end of the gapless
 //! prefix, and writes what it makes of them together with how far it has come: whatever crashes, every row

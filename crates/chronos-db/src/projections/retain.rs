@@ -1,4 +1,4 @@
-//! Retention, by who knows how far the followers are: rolling up and pruning.
+//! Retention that knows the positions of the followers: rolling up and pruning.
 
 use crate::Result;
 use crate::action::Action;

@@ -63,7 +63,7 @@ pub struct Collection {
     pub(crate) analytics: Analytics,
     /// Where writes wait that fail in a way that passes.
     pub(crate) fallback: Option<FallbackRoute>,
-    /// As what its operations are measured and told.
+    /// The subject under which its operations are measured and logged.
     pub(crate) subject: Arc<Subject>,
     /// From where it was opened; none for a worker's handle, which leads to no other collection.
     pub(crate) origin: Option<Arc<Origin>>,

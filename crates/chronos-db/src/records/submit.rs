@@ -105,8 +105,9 @@ impl Collection {
         let entry = fallback.queue.enqueue(waiting).await.map_err(|error| {
             let why = failed.map_or("others of the item wait", Error::message);
             let message = format!("{why}; and the operation may not have been queued: {}", error.message());
-            let told = Error::new(failed.map_or(error.kind(), Error::kind), message).during(request.name());
-            told.in_collection(self.name()).on_item(id).undecided().caused_by(error)
+            let failure =
+                Error::new(failed.map_or(error.kind(), Error::kind), message).during(request.name());
+            failure.in_collection(self.name()).on_item(id).undecided().caused_by(error)
         })?;
         self.workers.index.env.telemetry.queued();
         let (collection, request_id) = (self.name(), entry.request_id());

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_name_nothing_are_told() {
+    fn parts_that_name_nothing_are_reported() {
         assert_eq!(
             KeyTemplate::parse("tenant|dbName|ctx.x").unknown().collect::<Vec<_>>(),
             ["tenant", "ctx.x"]

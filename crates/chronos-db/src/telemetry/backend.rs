@@ -96,12 +96,12 @@ impl BackendMeters {
         self.up.get_or_init(make).set(if is_down { 0.0 } else { 1.0 });
     }
 
-    /// So many bytes of an object were written.
+    /// This many bytes of an object were written.
     pub(crate) fn wrote(&self, bytes: usize) {
         self.written.increment(bytes as u64);
     }
 
-    /// So many bytes of an object were read.
+    /// This many bytes of an object were read.
     pub(crate) fn read(&self, bytes: usize) {
         self.read.increment(bytes as u64);
     }

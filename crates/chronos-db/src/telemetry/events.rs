@@ -22,7 +22,7 @@ pub(super) fn succeeded(operation: Operation, place: OperationTarget<'_>, took: 
     tracing::info!(
         target: "chronos-operation",
         category = "chronos-operation",
-        operation = operation.told(),
+        operation = operation.event_name(),
         collection = place.collection,
         dbName = place.database,
         tenantId = place.tenant,
@@ -36,7 +36,7 @@ pub(super) fn performed(operation: Operation, place: OperationTarget<'_>, items:
     tracing::info!(
         target: "chronos-performance",
         category = "chronos-performance",
-        operation = operation.told(),
+        operation = operation.event_name(),
         collection = place.collection,
         dbName = place.database,
         tenantId = place.tenant,
@@ -51,7 +51,7 @@ pub(super) fn failed(operation: Operation, place: OperationTarget<'_>, error: &E
     tracing::error!(
         target: "chronos-operation",
         category = "chronos-operation",
-        operation = operation.told(),
+        operation = operation.event_name(),
         collection = place.collection,
         dbName = place.database,
         tenantId = place.tenant,
@@ -61,7 +61,7 @@ pub(super) fn failed(operation: Operation, place: OperationTarget<'_>, error: &E
     tracing::error!(
         target: "chronos-error",
         category = "chronos-error",
-        operation = operation.told(),
+        operation = operation.event_name(),
         error = error.code(),
         message = message(error),
         collection = place.collection.or(error.collection()),
@@ -72,7 +72,9 @@ pub(super) fn failed(operation: Operation, place: OperationTarget<'_>, error: &E
 /// What may stand in a log: what a caller got wrong may quote what the caller gave.
 fn message(error: &Error) -> &str {
     match error.kind() {
-        ErrorKind::Validation | ErrorKind::Externalization => "the input is wrong; the caller was told how",
+        ErrorKind::Validation | ErrorKind::Externalization => {
+            "the input is wrong; the error returned to the caller says how"
+        }
         _ => error.message(),
     }
 }

@@ -145,7 +145,7 @@ impl Telemetry {
         }
     }
 
-    /// A version was stored, so long after its commit.
+    /// A version was stored, this long after its commit.
     pub(crate) fn flushed(&self, lag: Duration) {
         if let Some(meters) = &self.0 {
             meters.flushed.increment(1);
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_beyond_the_bound_are_summed_up_and_connections_are_told_apart() {
+    fn logs_beyond_the_bound_are_summed_up_and_connections_are_distinguished() {
         let recorder = PrometheusBuilder::new().build_recorder();
         let handle = recorder.handle();
         let telemetry = metrics::with_local_recorder(&recorder, || {

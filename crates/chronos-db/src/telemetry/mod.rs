@@ -1,4 +1,4 @@
-//! What is measured, and what is told of operations.
+//! Metrics, and log events of operations.
 //!
 //! Measurements go to the facade of the crate [`metrics`], events to [`tracing`]; neither goes anywhere unless
 //! the program installs a recorder and a subscriber. Handles of the recorder are taken once, when a
@@ -17,7 +17,7 @@
 //! | `chronos-performance` | info | `operation`, `collection`, `dbName`, `tenantId`, `itemsCount`, `duration`, `avgPerItem` |
 //! | `chronos-error` | error | `operation`, `error`, `message`, `collection`, `itemId` |
 //!
-//! All of them have their target as the field `category`, too. What a caller got wrong is told to the caller alone:
+//! All of them have their target as the field `category`, too. What a caller got wrong is reported to the caller alone:
 //! messages of `VALIDATION_ERROR` and `EXTERNALIZATION_ERROR` may quote the input, so events leave them out.
 
 mod backend;

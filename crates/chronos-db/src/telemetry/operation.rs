@@ -1,7 +1,7 @@
-//! The operations that are told apart.
+//! The operations that metrics and events distinguish.
 
 macro_rules! operations {
-    ($($name:ident: $label:literal, $told:literal;)*) => {
+    ($($name:ident: $label:literal, $event:literal;)*) => {
         /// An operation, as metrics and events name it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Operation {
@@ -18,8 +18,8 @@ macro_rules! operations {
             }
 
             /// Its name in events.
-            pub(crate) const fn told(self) -> &'static str {
-                match self { $(Self::$name => $told,)* }
+            pub(crate) const fn event_name(self) -> &'static str {
+                match self { $(Self::$name => $event,)* }
             }
         }
     };

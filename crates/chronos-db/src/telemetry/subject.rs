@@ -56,7 +56,7 @@ impl Subject {
     }
 }
 
-/// An operation that is to be measured and told. (Public as [`Action`](crate::action::Action) is, and not to be named
+/// An operation that is to be measured and logged. (Public as [`Action`](crate::action::Action) is, and not to be named
 /// from outside.)
 pub struct Observed {
     operation: Operation,

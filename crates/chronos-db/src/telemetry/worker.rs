@@ -11,7 +11,7 @@ use super::metric;
 /// Amounts that say what is left, not what was done.
 const LEFT: [&str; 3] = ["waiting", "failing", "queued"];
 
-/// What a round came to.
+/// The result of a round.
 pub(crate) struct RoundNumbers<'r> {
     pub(crate) took: Duration,
     pub(crate) collections: u64,

@@ -33,7 +33,7 @@ pub(crate) struct Target {
     pub(crate) subject: Subject,
 }
 
-/// What failures are told apart and named by.
+/// What failures are distinguished and named by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FailureKey<'t> {
     /// Unique among all.
@@ -69,7 +69,7 @@ pub(crate) struct Part {
     pub(crate) shown: String,
 }
 
-/// What a job came to.
+/// The result of a job.
 #[derive(Debug, Default)]
 pub(crate) struct JobOutcome {
     /// How many of what there were; the names are among [`Job::counts`].

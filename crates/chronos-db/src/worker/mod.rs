@@ -48,7 +48,7 @@ const TRIES: u32 = 3;
 const LIST: &str = "list";
 /// Finding where a collection is.
 const ROUTE: &str = "route";
-/// One round waits so long for the storage of a collection.
+/// How long one round waits for the storage of a collection.
 const STORAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Chronos {
@@ -127,7 +127,7 @@ impl std::fmt::Debug for All {
 /// How long a round goes on.
 #[derive(Clone, Copy)]
 struct Until {
-    /// Work that a worker did less than so long ago is left alone.
+    /// Work that a worker did less than this long ago is left alone.
     done_before: Duration,
     /// From then on nothing is waited for.
     ends_at: Option<Timestamp>,
@@ -190,19 +190,19 @@ impl Worker {
     }
 
     /// Does everything that is due once every `every`, until `stop` comes; what is under way then has five
-    /// seconds to end. `told` is called after each round.
+    /// seconds to end. `report` is called after each round.
     pub async fn run(
         &self,
         every: Duration,
         stop: impl Future<Output = ()> + Send,
-        mut told: impl FnMut(WorkerReport) + Send,
+        mut report: impl FnMut(WorkerReport) + Send,
     ) {
         let stopping = CancellationToken::new();
         let clock = Arc::clone(&self.all.chronos.env().clock);
         let rounds = async {
             while !stopping.is_cancelled() {
                 let until = Until { done_before: every, ends_at: None };
-                told(self.round(until, None, &stopping).await);
+                report(self.round(until, None, &stopping).await);
                 tokio::select! {
                     biased;
                     () = clock.sleep(every) => {}
@@ -392,7 +392,7 @@ impl Round<'_> {
         }
     }
 
-    /// Notes that a job failed. The first time it is told in the log.
+    /// Notes that a job failed. The first time it is logged.
     fn fail(&self, job: &'static str, of: FailureKey<'_>, error: Error) {
         self.fail_for(of.key, job, of, error);
     }

@@ -71,15 +71,15 @@ fn shows_no_secret(shown: &str) {
 async fn every_connection_and_storage_answers_and_every_type_is_named() {
     let (chronos, _folder) = opened(&of_every_kind());
     let health = chronos.admin().health().await.unwrap();
-    let told = health.to_json();
-    assert!(health.is_ok(), "{told:#}");
+    let reported = health.to_json();
+    assert!(health.is_ok(), "{reported:#}");
     assert_eq!((health.connections.len(), health.storages.len(), health.databases.len()), (3, 3, 5));
     for name in ["metadata", "knowledge", "runtime", "logs", "messaging", "identities"] {
-        assert!(told["databaseTypes"].get(name).is_some(), "{name}: {told:#}");
+        assert!(reported["databaseTypes"].get(name).is_some(), "{name}: {reported:#}");
     }
-    assert_eq!(told["databaseTypes"]["runtime"], json!({"configured": 3, "ok": true}));
-    assert_eq!(told["databaseTypes"]["messaging"], json!({"configured": 0, "ok": null}));
-    shows_no_secret(&format!("{told} {health:?}"));
+    assert_eq!(reported["databaseTypes"]["runtime"], json!({"configured": 3, "ok": true}));
+    assert_eq!(reported["databaseTypes"]["messaging"], json!({"configured": 0, "ok": null}));
+    shows_no_secret(&format!("{reported} {health:?}"));
     chronos.shutdown().await.unwrap();
 }
 
@@ -89,15 +89,15 @@ async fn what_does_not_answer_is_named_within_its_time_and_keeps_nothing_else_fr
     let begun = Instant::now();
     let health = chronos.admin().health().timeout(Duration::from_secs(2)).await.unwrap();
     assert!(begun.elapsed() < LIMIT, "{:?}", begun.elapsed());
-    let told = health.to_json();
+    let reported = health.to_json();
     assert!(!health.is_ok());
     for ping in health.connections.iter().chain(&health.storages) {
-        assert_eq!(ping.is_ok(), !["far", "shelf"].contains(&&*ping.name), "{told:#}");
+        assert_eq!(ping.is_ok(), !["far", "shelf"].contains(&&*ping.name), "{reported:#}");
     }
     let far: Vec<_> = health.databases.iter().filter(|database| !database.ok).collect();
     assert_eq!((far.len(), far[0].connection.as_str(), far[0].storage.as_deref()), (1, "far", Some("shelf")));
-    assert_eq!(told["databaseTypes"]["runtime"]["ok"], json!(false));
-    shows_no_secret(&format!("{told} {health:?}"));
+    assert_eq!(reported["databaseTypes"]["runtime"]["ok"], json!(false));
+    shows_no_secret(&format!("{reported} {health:?}"));
 
     let checked = chronos.admin().check_storage().await.unwrap();
     let dead: Vec<_> = checked.iter().filter(|storage| !storage.is_ok()).collect();
@@ -143,7 +143,7 @@ async fn buckets_that_are_missing_are_created_once() {
 }
 
 #[tokio::test]
-async fn refused_credentials_are_told_without_them() {
+async fn refused_credentials_are_reported_without_them() {
     let s3 = servers::s3();
     let config = json!({
         "dbConnections": { "file": { "mongoUri": "embedded::memory:" } },

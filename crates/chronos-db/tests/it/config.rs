@@ -494,7 +494,7 @@ fn databases_that_only_the_stores_can_tell_apart_are_shown_as_such() {
 }
 
 #[test]
-fn options_that_nothing_acts_on_yet_are_told() {
+fn options_that_nothing_acts_on_yet_are_reported() {
     let mut document = v2();
     for (key, value) in [
         ("retention", json!({"ver": {"days": 3}, "objects": {}})),
@@ -529,7 +529,7 @@ fn databases_of_the_server_itself_are_refused() {
 }
 
 #[test]
-fn providers_are_told_by_name_or_by_endpoint() {
+fn providers_are_recognised_by_name_or_by_endpoint() {
     let mut document = v2();
     document["spacesConnections"] = json!({
         "s3": {"endpoint": "http://127.0.0.1:9000", "accessKey": "a", "secretKey": "s"},

@@ -152,8 +152,8 @@ fn every_setting_can_be_built() {
     // Warnings may come in another order, and the text of a section is kept for a file only.
     let sorted = |config: &Config| {
         let mut described = config.describe();
-        let told = described["warnings"].as_array_mut().unwrap();
-        told.sort_by_key(|warning| warning["path"].to_string());
+        let reported = described["warnings"].as_array_mut().unwrap();
+        reported.sort_by_key(|warning| warning["path"].to_string());
         described["sections"]
             .as_array_mut()
             .unwrap()

@@ -15,7 +15,7 @@ use chronos_db::{Env, ErrorKind, Json as Value, Random as _, json};
 use futures::StreamExt as _;
 use test_support::SeededRandom;
 
-use self::audit::{Told, audit};
+use self::audit::{Reported, audit};
 use self::sites::{Kind, Site};
 use self::workload::{Ledger, Plan};
 
@@ -83,8 +83,8 @@ impl Victim {
         tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap()
     }
 
-    fn told(&self) -> Told {
-        Told::read(&[&self.ledger])
+    fn reported(&self) -> Reported {
+        Reported::read(&[&self.ledger])
     }
 }
 
@@ -147,7 +147,7 @@ async fn kill_at_every_point(kind: Kind, points: &[(&[&str], &[u64])], erasing: 
     });
     deaths.buffer_unordered(AT_ONCE).collect::<()>().await;
     let audits = futures::stream::iter(&victims).map(|victim| async move {
-        audit(&victim.site, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
+        audit(&victim.site, &victim.reported(), &format!("{kind:?} {}", victim.points)).await;
     });
     audits.buffer_unordered(AT_ONCE).collect::<()>().await;
 }
@@ -245,12 +245,12 @@ async fn a_process_killed_again_and_again_at_random_moments_loses_nothing_acknow
         ledgers.push(victim.ledger);
         // In between the next process begins with whatever the killed one left.
         if round % 3 == 2 {
-            let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
-            audit(&site, &told, &format!("seed {seed}, round {round}")).await;
+            let reported = Reported::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+            audit(&site, &reported, &format!("seed {seed}, round {round}")).await;
         }
     }
-    let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
-    assert!(told.acknowledged() > 100, "only {} acknowledged writes", told.acknowledged());
+    let reported = Reported::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+    assert!(reported.acknowledged() > 100, "only {} acknowledged writes", reported.acknowledged());
 }
 
 /// Two processes write one collection; one of them is killed, the other must not notice.
@@ -275,8 +275,8 @@ async fn one_of_two_dies(kind: Kind, points: &[&str], erasing: bool) {
     });
     deaths.buffer_unordered(3).collect::<()>().await;
     let audits = futures::stream::iter(&pairs).map(|(victim, survivor)| async move {
-        let told = Told::read(&[&victim.ledger, &survivor.ledger]);
-        audit(&victim.site, &told, &format!("{kind:?} two, {}", victim.points)).await;
+        let reported = Reported::read(&[&victim.ledger, &survivor.ledger]);
+        audit(&victim.site, &reported, &format!("{kind:?} two, {}", victim.points)).await;
     });
     audits.buffer_unordered(AT_ONCE).collect::<()>().await;
 }
@@ -359,9 +359,9 @@ async fn erasers_are_killed_in_turn(kind: Kind) {
             .unwrap();
             ledgers.extend([one_wrote, other_wrote]);
         }
-        let told = Told::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
-        audit(&site, &told, &format!("{kind:?}, seed {seed}, rounds from {first}")).await;
-        acknowledged += told.acknowledged();
+        let reported = Reported::read(&ledgers.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        audit(&site, &reported, &format!("{kind:?}, seed {seed}, rounds from {first}")).await;
+        acknowledged += reported.acknowledged();
     }
     assert!(acknowledged > 20, "only {acknowledged} acknowledged writes");
 }
@@ -416,7 +416,7 @@ async fn fail_at_every_point(kind: Kind, points: &[&str]) {
         let plan = Plan { steps: 13, lenient: true, ..victim.plan.clone() };
         workload::run(&opened.things, &Arc::new(Ledger::append(&victim.ledger)), &plan).await;
         opened.chronos.shutdown().await.unwrap();
-        audit(&victim.site, &victim.told(), &format!("{kind:?} {}", victim.points)).await;
+        audit(&victim.site, &victim.reported(), &format!("{kind:?} {}", victim.points)).await;
     });
     failures.buffer_unordered(AT_ONCE).collect::<()>().await;
 }

@@ -27,7 +27,7 @@ const TASKS: usize = 4;
 
 /// A write that was acknowledged.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct Reported {
     id: String,
     ov: i64,
     cv: i64,
@@ -72,8 +72,8 @@ async fn writer() {
                 match written {
                     Ok(written) => {
                         own = Some(if step % 5 == 1 { own.unwrap_or(written.id) } else { written.id });
-                        let told = json!({ "request": request, "id": written.id.to_string(), "ov": written.ov, "cv": written.cv });
-                        write_line(&ledger, &told);
+                        let reported = json!({ "request": request, "id": written.id.to_string(), "ov": written.ov, "cv": written.cv });
+                        write_line(&ledger, &reported);
                     }
                     // Nobody knows whether it took place, or others were always faster; it was not
                     // acknowledged.
@@ -145,7 +145,7 @@ async fn fault(set: &mut ReplicaSet, kind: usize, ledgers: &[PathBuf]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_two_processes_were_told_outlives_every_kind_of_failover() {
+async fn what_was_acknowledged_to_two_processes_outlives_every_kind_of_failover() {
     let folder = tempfile::tempdir().unwrap();
     let mut set = ReplicaSet::start().await;
     let (chronos, users) = open(&set.uri(), folder.path());
@@ -179,25 +179,25 @@ async fn what_two_processes_were_told_outlives_every_kind_of_failover() {
         );
     }
 
-    let told = lines(&ledgers);
+    let reported = lines(&ledgers);
     let rows = set.documents(set.primary().await, DATABASE, "users_ver").await;
-    everything_told_is_there_once(&told, &rows);
+    everything_acknowledged_is_there_once(&reported, &rows);
     let found = users.verify().await.unwrap();
     assert!(found.is_clean(), "after {kind} faults: {:#}", found.to_json());
     chronos.shutdown().await.unwrap();
 }
 
-fn everything_told_is_there_once(told: &[Value], rows: &[Document]) {
-    let mut by_request: BTreeMap<&str, Vec<Told>> = BTreeMap::new();
+fn everything_acknowledged_is_there_once(reported: &[Value], rows: &[Document]) {
+    let mut by_request: BTreeMap<&str, Vec<Reported>> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.get_str("op").is_ok_and(|op| op != "VOID")) {
         let number = |key: &str| row.get_i64(key).or_else(|_| row.get_i32(key).map(i64::from)).unwrap();
         let id = row.get_object_id("itemId").unwrap().to_hex();
         let request = row.get_str("requestId").unwrap();
-        by_request.entry(request).or_default().push(Told { id, ov: number("ov"), cv: number("cv") });
+        by_request.entry(request).or_default().push(Reported { id, ov: number("ov"), cv: number("cv") });
     }
     let mut acknowledged = 0;
-    for line in told.iter().filter(|line| line.get("id").is_some()) {
-        let expected = Told {
+    for line in reported.iter().filter(|line| line.get("id").is_some()) {
+        let expected = Reported {
             id: line["id"].as_str().unwrap().to_owned(),
             ov: line["ov"].as_i64().unwrap(),
             cv: line["cv"].as_i64().unwrap(),
@@ -209,6 +209,6 @@ fn everything_told_is_there_once(told: &[Value], rows: &[Document]) {
     for (request, versions) in &by_request {
         assert_eq!(versions.len(), 1, "{request} took place more than once: {versions:?}");
     }
-    let failed: Vec<_> = told.iter().filter_map(|line| line.get("error")).collect();
+    let failed: Vec<_> = reported.iter().filter_map(|line| line.get("error")).collect();
     assert!(failed.len() * 20 <= acknowledged, "{} of {acknowledged} failed: {failed:?}", failed.len());
 }

@@ -28,7 +28,7 @@ fn open_with(uri: &str, folder: &Path, database: &str, timeout: Duration) -> (Ch
     (chronos, users)
 }
 
-/// Writes as a process of its own would, which ends without a word when it is told to.
+/// Writes as a process of its own would, which ends without a word when the test stops it.
 struct Writer {
     env: Option<tokio::runtime::Runtime>,
     users: Collection,
@@ -107,7 +107,7 @@ async fn what_a_failover_takes_back_was_never_shown_nor_built_upon() {
 
 /// On the set that the services have: its members stay up, and its elections take as long as usual.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_that_lag_and_elect_another_take_back_only_what_nobody_was_told() {
+async fn members_that_lag_and_elect_another_take_back_only_what_was_not_acknowledged() {
     let (folder, set) = (tempfile::tempdir().unwrap(), ReplicaSet::of_services());
     let database = servers::unique_name("members");
     let (chronos, users) = open_with(&set.uri(), folder.path(), &database, Duration::from_secs(30));

@@ -167,7 +167,7 @@ async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
     ])
     .await;
     s.stats.reset();
-    let told = s
+    let reported = s
         .apply(vec![
             put(doc! { "_id": 1, "rev": 6_i64 }, newer()),
             put(doc! { "_id": 2, "rev": 5 }, newer()),
@@ -175,7 +175,7 @@ async fn puts_of_newer_documents_are_decided_one_by_one_in_one_command() {
             put(doc! { "_id": 4, "rev": 0 }, newer()),
         ])
         .await;
-    assert_eq!(told, [Outcome::Applied, Outcome::Refused, Outcome::Applied, Outcome::Applied]);
+    assert_eq!(reported, [Outcome::Applied, Outcome::Refused, Outcome::Applied, Outcome::Applied]);
     assert_eq!(s.stats.commands()["update"], 1);
     assert_eq!(
         s.all().await,
@@ -195,8 +195,8 @@ async fn the_newest_put_stays_when_many_first_puts_of_a_document_race() {
         let id = format!("item {round}");
         let racing =
             (0..16_i32).map(|rev| s.apply(vec![put(doc! { "_id": &id, "rev": (rev * 7) % 16 }, newer())]));
-        let told = futures::future::join_all(racing).await;
-        assert!(told.iter().any(|t| t[0].is_applied()));
+        let reported = futures::future::join_all(racing).await;
+        assert!(reported.iter().any(|t| t[0].is_applied()));
         let stored = s.documents.get(&s.namespace, vec![Bson::from(&id)]).await.unwrap();
         assert_eq!(stored, [doc! { "_id": &id, "rev": 15 }]);
     }
@@ -225,9 +225,9 @@ async fn a_group_of_guarded_puts_tells_each_writer_what_became_of_its_own() {
     assert_eq!(s.apply(vec![swap(0, 0)]).await, [Outcome::Refused]);
     let mut taken = doc! { "_id": 3, "rev": 2, "name": "n" };
     let mixed = vec![swap(0, 1), swap(1, 0), swap(77, 0), put(taken.clone(), equals(1)), swap(4, 1)];
-    let told = s.apply(mixed).await;
+    let reported = s.apply(mixed).await;
     assert_eq!(
-        told,
+        reported,
         [Outcome::Applied, Outcome::Refused, Outcome::Refused, conflict("name"), Outcome::Applied]
     );
     taken.remove("name");
@@ -260,8 +260,8 @@ async fn of_guarded_deletes_of_one_document_exactly_one_is_applied() {
         [Outcome::Applied, Outcome::Refused, Outcome::Refused]
     );
     let racing = (0..8).map(|_| s.apply(vec![delete(2, 2)]));
-    let told = futures::future::join_all(racing).await;
-    assert_eq!(told.iter().filter(|t| t[0].is_applied()).count(), 1);
+    let reported = futures::future::join_all(racing).await;
+    assert_eq!(reported.iter().filter(|t| t[0].is_applied()).count(), 1);
     assert_eq!(s.apply(vec![Write::Delete { id: 5.into(), guard: Guard::Any }]).await, [Outcome::Applied]);
     assert_eq!(s.all().await, [doc! { "_id": 1, "rev": 1 }]);
 }
@@ -270,15 +270,15 @@ async fn of_guarded_deletes_of_one_document_exactly_one_is_applied() {
 async fn a_batch_larger_than_a_command_is_applied_in_portions() {
     let s = Scratch::on(Standalone);
     let large = "x".repeat(3 << 20);
-    let told =
+    let reported =
         s.apply((0..9).map(|i| put(doc! { "_id": i, "rev": 0, "large": &large }, newer())).collect()).await;
-    assert_eq!(told, vec![Outcome::Applied; 9]);
+    assert_eq!(reported, vec![Outcome::Applied; 9]);
     assert!(s.stats.commands()["update"] >= 2);
-    let told = s.apply((0..2_500).map(|i| put(doc! { "_id": i, "rev": 1 }, newer())).collect()).await;
-    assert_eq!(told, vec![Outcome::Applied; 2_500]);
-    let told = s.apply((2_000..3_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
-    assert_eq!(told.iter().filter(|t| t.is_applied()).count(), 500);
-    assert_eq!(told[0], conflict("_id_"));
+    let reported = s.apply((0..2_500).map(|i| put(doc! { "_id": i, "rev": 1 }, newer())).collect()).await;
+    assert_eq!(reported, vec![Outcome::Applied; 2_500]);
+    let reported = s.apply((2_000..3_000).map(|i| Write::insert(doc! { "_id": i })).collect()).await;
+    assert_eq!(reported.iter().filter(|t| t.is_applied()).count(), 500);
+    assert_eq!(reported[0], conflict("_id_"));
 }
 
 #[tokio::test]
@@ -293,8 +293,8 @@ async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
         batch
     };
     for guard in [equals(0), Guard::Newer { field: "rev".into() }] {
-        let told = s.documents.apply(batch(1, guard)).await.unwrap();
-        assert_eq!(told, [Outcome::Skipped, Outcome::Refused]);
+        let reported = s.documents.apply(batch(1, guard)).await.unwrap();
+        assert_eq!(reported, [Outcome::Skipped, Outcome::Refused]);
     }
     assert!(s.documents.get(&other, vec![1.into()]).await.unwrap().is_empty());
     assert_eq!(s.documents.apply(batch(2, equals(1))).await.unwrap(), [Outcome::Applied, Outcome::Applied]);
@@ -303,8 +303,8 @@ async fn a_batch_for_all_or_none_writes_nothing_if_one_operation_fails() {
     let mut twice = Batch { atomicity: Atomicity::All, ..Batch::new() };
     twice.push(&s.namespace, Write::insert(doc! { "_id": 1 }));
     twice.push(&s.namespace, put(doc! { "_id": 50 }, Guard::Any));
-    let told = s.documents.apply(twice).await.unwrap();
-    assert_eq!(told, [conflict("_id_"), Outcome::Skipped]);
+    let reported = s.documents.apply(twice).await.unwrap();
+    assert_eq!(reported, [conflict("_id_"), Outcome::Skipped]);
     assert!(s.documents.get(&s.namespace, vec![50.into()]).await.unwrap().is_empty());
 }
 
@@ -321,9 +321,9 @@ async fn guarded_puts_and_deletes_of_a_transaction_are_all_or_none() {
         batch.push(&s.namespace, Write::Delete { id: 3.into(), guard: Guard::Any });
         batch
     };
-    let told = s.documents.apply(batch(5)).await.unwrap();
-    assert_eq!(told[1], Outcome::Refused);
-    assert!(told.iter().all(|t| !t.is_applied()), "{told:?}");
+    let reported = s.documents.apply(batch(5)).await.unwrap();
+    assert_eq!(reported[1], Outcome::Refused);
+    assert!(reported.iter().all(|t| !t.is_applied()), "{reported:?}");
     assert_eq!(s.all().await, before);
     assert_eq!(s.documents.apply(batch(0)).await.unwrap(), vec![Outcome::Applied; 4]);
     assert_eq!(s.all().await, [doc! { "_id": 0, "rev": 1 }, doc! { "_id": 1, "rev": 1 }]);
@@ -339,8 +339,8 @@ async fn transactions_that_meet_are_run_again_until_each_is_decided() {
         batch.push(&s.namespace, Write::insert(doc! { "_id": 100 + i }));
         s.documents.apply(batch)
     });
-    let told = futures::future::try_join_all(racing).await.unwrap();
-    assert_eq!(told.iter().filter(|t| t[0].is_applied()).count(), 1);
+    let reported = futures::future::try_join_all(racing).await.unwrap();
+    assert_eq!(reported.iter().filter(|t| t[0].is_applied()).count(), 1);
     assert_eq!(s.all().await.len(), 2);
 }
 
@@ -603,10 +603,13 @@ async fn an_index_that_does_what_ours_must_serves_under_any_name() {
             .ensure(&s.namespace, &[Index::on("ver_cv", &["cv"]).unique(), Index::on("other", &["other"])])
             .await
             .unwrap();
-        let told = s
+        let reported = s
             .apply(vec![Write::insert(doc! { "_id": 1, "cv": 1 }), Write::insert(doc! { "_id": 2, "cv": 1 })])
             .await;
-        assert!(told.contains(&conflict("ver_cv")), "a conflict names the index as we know it: {told:?}");
+        assert!(
+            reported.contains(&conflict("ver_cv")),
+            "a conflict names the index as we know it: {reported:?}"
+        );
     }
 }
 
@@ -665,7 +668,7 @@ async fn connection_strings_of_the_legacy_packages_are_taken() {
 /// A refusal closes the connections of all callers meanwhile, too, and the driver looks for the server again
 /// only after ten seconds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_credentials_are_told_at_once_also_to_those_who_ask_meanwhile() {
+async fn wrong_credentials_are_reported_at_once_also_to_those_who_ask_meanwhile() {
     let uri = mongo_standalone_uri().replacen("mongodb://", "mongodb://nobody:a-word@", 1);
     let documents = MongoDocuments::new(uri.into(), Env::default()).unwrap();
     let database = format!("refused-{}", ObjectId::new());
@@ -673,11 +676,11 @@ async fn wrong_credentials_are_told_at_once_also_to_those_who_ask_meanwhile() {
         let (documents, namespace) = (&documents, Namespace::new(&*database, format!("c{n}")));
         async move { documents.ensure(&namespace, &[Index::on("a", &["a"])]).await }
     });
-    let told = tokio::time::timeout(std::time::Duration::from_secs(8), futures::future::join_all(asked))
+    let reported = tokio::time::timeout(std::time::Duration::from_secs(8), futures::future::join_all(asked))
         .await
-        .expect("it is told at once");
-    for told in told {
-        let error = told.unwrap_err();
+        .expect("it fails at once");
+    for reported in reported {
+        let error = reported.unwrap_err();
         assert!(error.to_string().contains("Authentication failed") && !error.is_retryable(), "{error}");
     }
 }

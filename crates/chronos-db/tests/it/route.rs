@@ -61,7 +61,7 @@ fn databases_of_several_tenants_force_the_tenant_of_the_route() {
 }
 
 #[test]
-fn a_context_without_a_database_is_told_what_there_is() {
+fn a_context_without_a_database_learns_what_there_is() {
     let mut document = v2();
     document["databases"]["runtime"]["tenantDatabases"] = (0..7)
         .map(|n| json!({"tenantId": format!("t{n}"), "dbConnRef": "main", "dbName": format!("run{n}")}))

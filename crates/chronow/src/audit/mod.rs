@@ -1,6 +1,6 @@
 //! The audit: dead letters, and how every attempt ended if the configuration says `captureDeliveries`, are
 //! kept in the warm tier. It happens in the background, and a failing warm tier fails no settlement. Dead
-//! letters wait in the hot tier until they are kept; attempts wait in memory, at most so many, and what waits
+//! letters wait in the hot tier until they are kept; attempts wait in memory, at most this many, and what waits
 //! there is lost with the process.
 
 mod state;
@@ -46,8 +46,8 @@ const SETTLED_MS: i64 = 60_000;
 /// Dead letters often come together.
 const GATHER: Duration = Duration::from_millis(200);
 
-/// How a settlement is told.
-fn told(settle: &Settle, settled: Settled) -> Option<(DeliveryStatus, Option<String>)> {
+/// How a settlement is named in the record of an attempt.
+fn status_of(settle: &Settle, settled: Settled) -> Option<(DeliveryStatus, Option<String>)> {
     let reason = |reason: &String| Some(reason.clone()).filter(|reason| !reason.is_empty());
     Some(match (settled, settle) {
         (Settled::Lost, _) | (_, Settle::Defer | Settle::Release) => return None,
@@ -80,7 +80,7 @@ impl Context {
         let mut noted = Vec::new();
         let at = self.captures.then(|| SystemClock.now());
         for (id, attempt, settle, settled) in ended {
-            let Some((status, reason)) = told(settle, settled) else { continue };
+            let Some((status, reason)) = status_of(settle, settled) else { continue };
             dead |= status == DeliveryStatus::Dead;
             if let Some(at) = at {
                 noted

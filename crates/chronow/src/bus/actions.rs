@@ -90,18 +90,18 @@ impl EnsureTopic {
     async fn run(self) -> Result<TopicOptions> {
         let Self { topic, mut patch } = self;
         let (inner, name) = (&topic.inner, &topic.name);
-        let told = |error: Error| error.during("ensure_topic").on(name);
+        let in_context = |error: Error| error.during("ensure_topic").on(name);
         if patch.warm == Some(true) {
-            inner.warm_tier().map_err(told)?;
+            inner.warm_tier().map_err(in_context)?;
         }
-        if patch.max_len.is_none() && inner.hot.topic(name).await.map_err(told)?.is_none() {
+        if patch.max_len.is_none() && inner.hot.topic(name).await.map_err(in_context)?.is_none() {
             patch.max_len = Some(inner.defaults.max_len);
         }
-        let options = inner.hot.ensure_topic(name, &patch).await.map_err(told)?;
+        let options = inner.hot.ensure_topic(name, &patch).await.map_err(in_context)?;
         if patch.warm == Some(false) {
-            inner.stop_copies(name).await.map_err(told)?;
+            inner.stop_copies(name).await.map_err(in_context)?;
         }
-        inner.start_for(name, &options).await.map_err(told)?;
+        inner.start_for(name, &options).await.map_err(in_context)?;
         Ok(options)
     }
 }
@@ -202,7 +202,7 @@ impl EnsureSubscription {
         self
     }
 
-    /// Removes the subscription after it was not used for so long; none is never (default).
+    /// Removes the subscription after this long without use; none is never (default).
     pub fn auto_delete(mut self, after: Option<Duration>) -> Self {
         self.patch.auto_delete = Some(after);
         self
@@ -217,14 +217,14 @@ impl EnsureSubscription {
     async fn run(self) -> Result<SubscriptionOptions> {
         let Self { subscription, mut patch } = self;
         let (inner, name) = (&subscription.inner, &subscription.name);
-        let told = |error: Error| error.during("ensure_subscription").on(name);
-        if inner.hot.subscription(name).await.map_err(told)?.is_none() {
+        let in_context = |error: Error| error.during("ensure_subscription").on(name);
+        if inner.hot.subscription(name).await.map_err(in_context)?.is_none() {
             let defaults = &inner.defaults;
             patch.visibility.get_or_insert(defaults.visibility);
             patch.max_deliveries.get_or_insert(defaults.max_deliveries);
             patch.backoff.get_or_insert_with(|| defaults.backoff.clone());
         }
-        inner.hot.ensure_subscription(name, &patch).await.map_err(told)
+        inner.hot.ensure_subscription(name, &patch).await.map_err(in_context)
     }
 }
 

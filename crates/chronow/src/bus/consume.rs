@@ -89,7 +89,7 @@ impl<T: Send + 'static> Consume<T> {
         Self { subscription, decode, prefetch: PREFETCH }
     }
 
-    /// Holds at most so many messages in advance (default 10, at least 1). Their locks are renewed, and they
+    /// Holds at most this many messages in advance (default 10, at least 1). Their locks are renewed, and they
     /// are given back at the end.
     pub fn prefetch(mut self, messages: u32) -> Self {
         self.prefetch = messages.clamp(1, 1_000);

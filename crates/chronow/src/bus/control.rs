@@ -1,4 +1,4 @@
-//! How a runner is set, and what it is told.
+//! The settings of a runner, and the commands it takes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -83,7 +83,7 @@ impl DeadLetters {
         self
     }
 
-    /// Limits a page to so many (default 100).
+    /// Limits a page to this many (default 100).
     pub fn limit(mut self, letters: u32) -> Self {
         self.limit = letters.max(1);
         self
@@ -138,7 +138,7 @@ macro_rules! on_dead_letters {
                 Self { subscription, select: Select::All }
             }
 
-            /// Takes only the oldest so many.
+            /// Takes at most this many, the oldest first.
             pub fn oldest(mut self, letters: u64) -> Self {
                 self.select = Select::Oldest(letters);
                 self

@@ -327,7 +327,7 @@ impl<T: Send + 'static> Driver<T> {
             }
         };
         self.polling.failures = 0;
-        let mut told = Vec::with_capacity(endings.len());
+        let mut attempts = Vec::with_capacity(endings.len());
         for (ending, settled) in endings.iter().zip(outcome.settled) {
             let retried =
                 matches!(ending.settle, Settle::Retry { .. } | Settle::Release) && settled == Settled::Done;
@@ -338,9 +338,9 @@ impl<T: Send + 'static> Driver<T> {
                 }
                 tracing::warn!(subscription = %self.subscription.name, id = %ending.guard.lock.id, "a settlement came too late: the lock was lost");
             }
-            told.push((&*ending.guard, &ending.settle, settled));
+            attempts.push((&*ending.guard, &ending.settle, settled));
         }
-        note(&self.subscription.inner, &self.subscription.name, &told);
+        note(&self.subscription.inner, &self.subscription.name, &attempts);
         for (starting, started) in starts.into_iter().zip(outcome.started) {
             if started {
                 self.work(starting);

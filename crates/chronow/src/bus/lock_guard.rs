@@ -1,4 +1,4 @@
-//! Holds on messages, and who keeps them from ending.
+//! Locks of messages in hand, and the task that renews them.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -97,12 +97,12 @@ impl LockGuard {
 
     pub(super) async fn cancelled(&self) -> Cancelled {
         loop {
-            let told = self.cancelled.notified();
-            // A notification after this look wakes `told`.
+            let notified = self.cancelled.notified();
+            // A notification after this look wakes `notified`.
             if let Some(why) = self.why.get() {
                 return *why;
             }
-            told.await;
+            notified.await;
         }
     }
 
@@ -323,6 +323,6 @@ async fn keep(shared: Arc<Shared>, ended: CancellationToken, closing: Cancellati
 
 fn report(shared: &Shared, operation: &'static str, result: Result<()>) {
     if let Err(error) = result.map_err(|error| error.during(operation)) {
-        tracing::warn!(subscription = %shared.subscription, %error, "holds on messages could not be kept or given back");
+        tracing::warn!(subscription = %shared.subscription, %error, "locks of messages could not be renewed or released");
     }
 }

@@ -290,7 +290,7 @@ impl<T> Nack<T> {
         self
     }
 
-    /// Brings it again after so long, instead of the subscription's backoff.
+    /// Delivers it again after this long, instead of the subscription's backoff.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
         self

@@ -27,7 +27,7 @@ pub enum Ack {
     /// majority or on disk.
     #[default]
     Hot,
-    /// When so many replicas of the Redis server that accepted it have confirmed it. If fewer do within the
+    /// When this many replicas of the Redis server that accepted it have confirmed it. If fewer do within the
     /// time, the publish fails with `NOT_REPLICATED`: the message is accepted all the same, and publishing it
     /// again is safe with a dedup id. What documents acknowledge is replicated already, so there this is the
     /// same as [`Hot`](Self::Hot).

@@ -18,7 +18,7 @@ use crate::{Error, Result, Timestamp};
 #[derive(Debug)]
 #[must_use = "a message is not published by itself"]
 pub struct PublishMessage {
-    /// What could not be encoded is told when it is published.
+    /// A payload that could not be encoded fails when it is published.
     message: Result<OutboundMessage>,
     delay: Option<Duration>,
 }
@@ -55,7 +55,7 @@ macro_rules! message_options {
             self
         }
 
-        /// Delivers it not before so long from now; at most ten years.
+        /// Delivers it no earlier than this long from now; at most ten years.
         pub fn delay(mut self, delay: std::time::Duration) -> Self {
             self$(.$field)?.set_delay(delay);
             self
@@ -67,7 +67,7 @@ macro_rules! message_options {
             self
         }
 
-        /// Puts it into the dead letters of every subscription that has not started it after so long.
+        /// Puts it into the dead letters of every subscription that has not started it after this long.
         pub fn ttl(mut self, ttl: std::time::Duration) -> Self {
             self$(.$field)?.change(|message| message.ttl = Some(ttl));
             self
@@ -159,7 +159,7 @@ impl PublishMessage {
         }
         if message.ttl == Some(Duration::ZERO) {
             return Err(Error::validation(
-                "a message that may live for no time reaches nobody; leave the time to live out for none",
+                "the time to live of a message must be more than zero; leave it out for no limit",
             ));
         }
         message.check()?;

@@ -16,7 +16,7 @@ use crate::metrics::Operation;
 use crate::{Error, Result};
 
 impl Subscription {
-    /// Takes at most so many messages that are due now, started, to be settled by hand.
+    /// Takes at most this many messages that are due now, started, to be settled by hand.
     ///
     /// ```
     /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -46,7 +46,7 @@ impl Subscription {
         self.receive_as(max, &codec::json()).await
     }
 
-    /// Takes at most so many messages that are due now, as bytes, started, to be settled by hand.
+    /// Takes at most this many messages that are due now, as bytes, started, to be settled by hand.
     ///
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
@@ -62,7 +62,7 @@ impl Subscription {
             self.inner.notice(self.name.topic());
             self.start_all(pulled.deliveries, pulled.started, begun, &renewer, decode).await
         };
-        let received = async { receive.await.map_err(self.told("receive")) };
+        let received = async { receive.await.map_err(self.in_context("receive")) };
         self.inner.counters.watch(Operation::Receive, received).await
     }
 
@@ -94,10 +94,10 @@ impl Subscription {
             let fetched = self.inner.hot.fetch_deferred(&self.name, ids).await?;
             self.start_all(fetched, 0, begun, &renewer, decode).await
         };
-        fetch.await.map_err(self.told("fetch_deferred"))
+        fetch.await.map_err(self.in_context("fetch_deferred"))
     }
 
-    /// Messages of which the first so many are started already.
+    /// Messages of which the first this many are started already.
     async fn start_all<T>(
         &self,
         deliveries: Vec<Delivery>,
@@ -142,14 +142,14 @@ impl Subscription {
         }
         if !start.is_empty() {
             let begun_already = messages.len() - start.len();
-            let told = self
+            let started = self
                 .inner
                 .hot
                 .settle_and_start(&self.name, SettleAndStart { settle: Vec::new(), start })
                 .await?
                 .started;
-            let mut told = std::iter::repeat_n(true, begun_already).chain(told);
-            messages.retain(|_| told.next() == Some(true));
+            let mut started = std::iter::repeat_n(true, begun_already).chain(started);
+            messages.retain(|_| started.next() == Some(true));
         }
         let received = |(delivery, payload, guard)| {
             Received::new(Message::new(delivery, payload, guard), self.clone(), Arc::clone(renewer))

@@ -129,7 +129,7 @@ impl<T: Send + 'static> Run<T> {
         self
     }
 
-    /// Holds at most so many messages in advance (default: as many as handlers). Their locks are renewed, and
+    /// Holds at most this many messages in advance (default: as many as handlers). Their locks are renewed, and
     /// they don't count as delivered.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.prefetch = Some(messages.min(100_000));
@@ -144,7 +144,7 @@ impl<T: Send + 'static> Run<T> {
         self
     }
 
-    /// Ends after so many handlers were started (default: never).
+    /// Ends after this many handlers were started (default: never).
     pub fn limit(mut self, handlers: u64) -> Self {
         self.settings.limit = Some(handlers);
         self

@@ -34,7 +34,7 @@ impl Subscription {
         &self.name
     }
 
-    pub(super) fn told(&self, operation: &'static str) -> impl Fn(Error) -> Error {
+    pub(super) fn in_context(&self, operation: &'static str) -> impl Fn(Error) -> Error {
         let name = self.name.clone();
         move |error| error.during(operation).on(&name)
     }
@@ -44,7 +44,7 @@ impl Subscription {
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn options(&self) -> Result<Option<SubscriptionOptions>> {
-        self.inner.hot.subscription(&self.name).await.map_err(self.told("subscription"))
+        self.inner.hot.subscription(&self.name).await.map_err(self.in_context("subscription"))
     }
 
     /// Hands out nothing until it is resumed, for all its consumers everywhere.
@@ -52,7 +52,7 @@ impl Subscription {
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     pub async fn pause(&self) -> Result<()> {
-        self.set_paused(true).await.map_err(self.told("pause"))
+        self.set_paused(true).await.map_err(self.in_context("pause"))
     }
 
     /// Goes on after a pause.
@@ -60,7 +60,7 @@ impl Subscription {
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     pub async fn resume(&self) -> Result<()> {
-        self.set_paused(false).await.map_err(self.told("resume"))
+        self.set_paused(false).await.map_err(self.in_context("resume"))
     }
 
     async fn set_paused(&self, paused: bool) -> Result<()> {
@@ -74,9 +74,9 @@ impl Subscription {
 
     /// Begins to hold messages for a consumer, in the course of `operation`, and to do in the background what there is to do for it.
     pub(super) async fn renewer(&self, operation: &'static str) -> Result<Arc<LockRenewer>> {
-        let told = self.told(operation);
-        let renewer = LockRenewer::start(&self.inner, &self.name).await.map_err(&told)?;
-        self.inner.ensure_started(self.name.topic()).await.map_err(&told)?;
+        let in_context = self.in_context(operation);
+        let renewer = LockRenewer::start(&self.inner, &self.name).await.map_err(&in_context)?;
+        self.inner.ensure_started(self.name.topic()).await.map_err(&in_context)?;
         self.inner.audit_dead_letters(&self.name);
         Ok(renewer)
     }
@@ -110,7 +110,7 @@ impl Subscription {
             }
             Ok(peeked)
         };
-        peek.await.map_err(self.told("peek"))
+        peek.await.map_err(self.in_context("peek"))
     }
 
     /// Counts its messages: unread, pending, scheduled, deferred, dead, and what was acknowledged so far.
@@ -118,7 +118,7 @@ impl Subscription {
     /// # Errors
     /// `NOT_FOUND` if there is no such subscription.
     pub async fn stats(&self) -> Result<SubscriptionStats> {
-        let stats = self.inner.hot.stats(self.name.topic()).await.map_err(self.told("stats"))?;
+        let stats = self.inner.hot.stats(self.name.topic()).await.map_err(self.in_context("stats"))?;
         let found = stats.subscriptions.into_iter().find(|stats| stats.subscription == self.name.name());
         found.ok_or_else(|| missing().during("stats").on(&self.name))
     }
@@ -128,7 +128,7 @@ impl Subscription {
     /// # Errors
     /// `HOT_TIER_ERROR` if the store fails.
     pub async fn delete(&self) -> Result<bool> {
-        self.inner.hot.delete_subscription(&self.name).await.map_err(self.told("delete_subscription"))
+        self.inner.hot.delete_subscription(&self.name).await.map_err(self.in_context("delete_subscription"))
     }
 }
 

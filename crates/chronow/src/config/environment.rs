@@ -49,7 +49,7 @@ pub(super) fn environment(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Con
     };
     let redis = redis(&variables)?;
     let retry = variables.number("REDIS_RETRY_MS")?;
-    // Settings without a server are no server.
+    // Settings without a server do not configure one.
     if redis.url.is_some() || variables.text("REDIS_CLUSTER_NODES").is_some() {
         builder.redis = Some(redis);
         builder.warnings.extend(retry.map(|_| unused_retry()));
@@ -79,7 +79,7 @@ fn fitting<T: TryFrom<u64>>(variables: &Variables<'_>, name: &str) -> Result<Opt
 
 /// The storage for large payloads, if there is one.
 fn space(variables: &Variables<'_>) -> Result<Option<Space>> {
-    // Credentials without a storage are no storage.
+    // Credentials without a storage do not configure one.
     let Some(endpoint) = variables.text("SPACE_ENDPOINT") else { return Ok(None) };
     let required = |name| variables.text(name).ok_or_else(|| wrong(name, "is missing beside SPACE_ENDPOINT"));
     Ok(Some(Space::new(endpoint, required("SPACE_ACCESS_KEY")?, required("SPACE_SECRET_KEY")?)))

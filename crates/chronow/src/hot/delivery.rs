@@ -137,7 +137,7 @@ pub struct DeadLetterId {
 pub enum Select {
     /// All.
     All,
-    /// The oldest so many.
+    /// At most this many, the oldest first.
     Oldest(u64),
     /// These.
     Ids(Vec<String>),

@@ -30,7 +30,7 @@ pub struct OutboundMessage {
     pub key: Option<String>,
     /// Not before this time.
     pub not_before: Option<Timestamp>,
-    /// To the dead letters (reason `expired`) of every subscription that has not started it after so long.
+    /// To the dead letters (reason `expired`) of every subscription that has not started it after this long.
     pub ttl: Option<Duration>,
     /// Messages with the same id within the topic's dedup window are accepted once.
     pub dedup_id: Option<String>,

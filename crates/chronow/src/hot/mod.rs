@@ -155,7 +155,7 @@ pub trait MessageStore: Send + Sync + std::fmt::Debug {
     /// accepted.
     async fn publish(&self, topic: &TopicName, messages: Vec<OutboundMessage>) -> Result<Vec<PublishAck>>;
 
-    /// Publishes as [`publish`](Self::publish) does, but returns only when so many replicas of the server
+    /// Publishes as [`publish`](Self::publish) does, but returns only when this many replicas of the server
     /// have confirmed the messages. Stores that acknowledge by majority or on disk have nothing to add, and
     /// do the same as `publish`.
     ///

@@ -106,7 +106,7 @@ pub struct SubscriptionOptions {
     pub start: DeliverPolicy,
     /// Only messages whose `{payload, headers}` match, in chronos-db's filter language.
     pub filter: Option<Json>,
-    /// Removed after nobody pulled from it, settled or renewed for so long, and no message is locked. Default:
+    /// Removed after nobody pulled from it, settled or renewed for this long, and no message is locked. Default:
     /// never.
     #[serde(rename = "autoDeleteMs", with = "millis::maybe")]
     pub auto_delete: Option<Duration>,

@@ -161,7 +161,7 @@ impl SubscriptionPatch {
         self
     }
 
-    /// Removed after nobody used it for so long; none is never.
+    /// Removed after this long without use; none is never.
     #[must_use]
     pub fn auto_delete(mut self, after: Option<Duration>) -> Self {
         self.auto_delete = Some(after);

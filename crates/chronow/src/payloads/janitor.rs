@@ -24,7 +24,7 @@ const LATEST: Duration = Duration::from_secs(600);
 const COPY_COMES: Duration = Duration::from_secs(24 * 3_600);
 /// The wait after a failure.
 const TROUBLE: Duration = Duration::from_secs(5);
-/// What expired in this subscription, too, is fetched back so often.
+/// How often what expired in this subscription, too, is fetched back.
 const REVIEW: Duration = Duration::from_secs(20);
 
 /// The library's own subscription to messages with claims.

@@ -236,7 +236,7 @@ promises! { $
         concurrent_increments_lose_nothing,
         what_is_no_number_is_not_incremented,
         numbers_do_not_overflow,
-        an_increment_keeps_the_time_unless_told,
+        an_increment_keeps_the_time_unless_it_gets_another,
         a_value_of_a_megabyte_survives,
     }
     keys {
@@ -383,7 +383,7 @@ impl Bus {
         published.into_iter().map(|published| published.id).collect()
     }
 
-    /// Pulls until so many messages came.
+    /// Pulls until this many messages came.
     pub(crate) async fn take(&self, subscription: &SubscriptionName, count: usize) -> Vec<Delivery> {
         let begun = Instant::now();
         let mut taken = Vec::new();

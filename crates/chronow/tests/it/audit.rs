@@ -84,23 +84,24 @@ async fn every_settlement_is_noted(stores: Stores) {
     // What waits is written at the end.
     chronow.close().await.unwrap();
     let deliveries = stores.chronos.messaging("default").unwrap().deliveries().unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for id in &ids {
         let attempts = deliveries.list_by_message("orders", id.as_str()).await.unwrap();
-        told.push(attempts.into_iter().map(|one| (one.attempt, one.status, one.reason)).collect::<Vec<_>>());
+        reported
+            .push(attempts.into_iter().map(|one| (one.attempt, one.status, one.reason)).collect::<Vec<_>>());
     }
     let reason = |text: &str| Some(text.to_owned());
-    assert_eq!(told[0], [(1, DeliveryStatus::Ack, None)]);
+    assert_eq!(reported[0], [(1, DeliveryStatus::Ack, None)]);
     assert_eq!(
-        told[1],
+        reported[1],
         [(1, DeliveryStatus::Nack, reason("once")), (2, DeliveryStatus::Ack, None)]
             .map(|one| (one.0, one.1, one.2))
     );
     assert_eq!(
-        told[2],
+        reported[2],
         [(1, DeliveryStatus::Nack, reason("always")), (2, DeliveryStatus::Dead, reason("always"))]
     );
-    assert_eq!(told[3], [(1, DeliveryStatus::Ack, None)]);
+    assert_eq!(reported[3], [(1, DeliveryStatus::Ack, None)]);
 }
 
 async fn dead_letters_are_kept_before_they_are_purged(stores: Stores) {

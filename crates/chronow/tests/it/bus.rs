@@ -42,12 +42,12 @@ mod tiers {
             a_stream_settles_by_hand,
             a_dropped_stream_gives_back_what_it_prefetched,
             a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dropped,
-            a_lost_lock_is_told_and_a_late_settlement_refused,
+            a_lost_lock_is_reported_and_a_late_settlement_refused,
             a_runner_handles_everything_with_bounded_concurrency,
             failures_are_retried_up_to_the_limit_and_end_as_dead_letters,
             what_cannot_be_decoded_becomes_a_dead_letter_and_is_not_lost,
             prefetched_messages_and_slow_handlers_keep_their_locks,
-            a_handler_is_told_when_its_lock_is_lost,
+            a_handler_learns_that_its_lock_is_lost,
             stopping_drains_and_gives_back_the_rest,
             handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again,
             a_paused_runner_starts_nothing_until_it_is_resumed,
@@ -224,7 +224,7 @@ async fn a_message_in_hand_stays_locked_while_it_is_held_and_comes_again_when_dr
     again.ack().await.unwrap();
 }
 
-async fn a_lost_lock_is_told_and_a_late_settlement_refused(chronow: Chronow) {
+async fn a_lost_lock_is_reported_and_a_late_settlement_refused(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     subscription.ensure().visibility(Duration::from_millis(600)).await.unwrap();
     publish(&topic, [1]).await;
@@ -298,7 +298,7 @@ async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters(chronow: C
     runner.stop().await.unwrap();
     assert_eq!(*starts.lock(), BTreeMap::from([(0, 1), (1, 3), (2, 2), (3, 3), (4, 1), (5, 1)]));
     let dead: Vec<_> = subscription.dead_letters().limit(2).stream().try_collect().await.unwrap();
-    let mut told: Vec<_> = dead
+    let mut reported: Vec<_> = dead
         .iter()
         .map(|dead| {
             (
@@ -308,8 +308,8 @@ async fn failures_are_retried_up_to_the_limit_and_end_as_dead_letters(chronow: C
             )
         })
         .collect();
-    told.sort_unstable();
-    assert_eq!(told, [(1, "always", 3), (3, "the handler panicked: broken 3", 3), (4, "useless", 1)]);
+    reported.sort_unstable();
+    assert_eq!(reported, [(1, "always", 3), (3, "the handler panicked: broken 3", 3), (4, "useless", 1)]);
     let metrics = chronow.metrics();
     assert_eq!((metrics.dead_lettered, metrics.acked, metrics.nacked, metrics.redelivered), (3, 3, 5, 5));
     assert_eq!(subscription.redrive().oldest(1).await.unwrap(), 1);
@@ -375,13 +375,13 @@ async fn prefetched_messages_and_slow_handlers_keep_their_locks(chronow: Chronow
     assert_eq!(chronow.metrics().lost, 0);
 }
 
-async fn a_handler_is_told_when_its_lock_is_lost(chronow: Chronow) {
+async fn a_handler_learns_that_its_lock_is_lost(chronow: Chronow) {
     let (topic, subscription) = topic(&chronow).await;
     // It is the purge that takes the lock, so that must not end by itself before.
     subscription.ensure().visibility(Duration::from_secs(6)).await.unwrap();
     publish(&topic, [1]).await;
-    let (begun, told) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (here, there) = (Arc::clone(&begun), Arc::clone(&told));
+    let (begun, reported) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (here, there) = (Arc::clone(&begun), Arc::clone(&reported));
     let handler = move |message: Message<Value>| {
         let (here, there) = (Arc::clone(&here), Arc::clone(&there));
         async move {
@@ -393,7 +393,7 @@ async fn a_handler_is_told_when_its_lock_is_lost(chronow: Chronow) {
     let runner = subscription.run(handler).start().await.unwrap();
     within(begun.notified()).await;
     topic.purge().await.unwrap();
-    within(told.notified()).await;
+    within(reported.notified()).await;
     runner.stop().await.unwrap();
     assert_eq!((chronow.metrics().lost, chronow.metrics().acked), (1, 0));
 }
@@ -451,10 +451,10 @@ async fn handlers_that_do_not_end_are_cancelled_and_their_messages_tried_again(c
     within(runner.stop()).await.unwrap();
     // Long before the locks would end.
     let again = subscription.receive::<Value>(10).await.unwrap();
-    let mut told: Vec<_> = again.iter().map(|message| (number(message), message.deliveries())).collect();
+    let mut reported: Vec<_> = again.iter().map(|message| (number(message), message.deliveries())).collect();
     // On a slow machine the first one may be given back with, or behind, the second one.
-    told.sort_unstable();
-    assert_eq!(told, [(1, 2), (2, 2)]);
+    reported.sort_unstable();
+    assert_eq!(reported, [(1, 2), (2, 2)]);
     subscription.ack_all(again).await.unwrap();
 }
 

@@ -159,7 +159,7 @@ fn what_is_said_explicitly_wins_over_the_environment() {
 }
 
 #[test]
-fn wrong_values_are_named_by_their_path_and_unknown_ones_are_told() {
+fn wrong_values_are_named_by_their_path_and_unknown_ones_are_reported() {
     for (path, wrong) in [
         ("redis.url", json!({"redis": {}})),
         ("redis.url", json!({"redis": {"url": "http://secret"}})),

@@ -253,8 +253,8 @@ async fn a_publisher_that_dies_anywhere_leaves_a_whole_batch_or_none() {
         let mut batch: Vec<OutboundMessage> = (0..1_100).map(message).collect();
         batch.push(OutboundMessage { not_before: Some(soon), ..message("later") });
         batch.push(OutboundMessage { dedup_id: Some("once".to_owned()), ..message("once") });
-        let told = first.publish(&world.topic, batch.clone()).await;
-        assert_eq!(told.is_err(), mortal.left.load(Ordering::SeqCst) < 0);
+        let reported = first.publish(&world.topic, batch.clone()).await;
+        assert_eq!(reported.is_err(), mortal.left.load(Ordering::SeqCst) < 0);
 
         let (second, _) = world.client(FOREVER);
         second.publish(&world.topic, vec![message("after")]).await.unwrap();
@@ -267,12 +267,12 @@ async fn a_publisher_that_dies_anywhere_leaves_a_whole_batch_or_none() {
             seen.len(),
             batch.len()
         );
-        assert!(told.is_err() || seen.len() == batch.len(), "what was accepted came");
+        assert!(reported.is_err() || seen.len() == batch.len(), "what was accepted came");
         assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "nothing came twice");
 
         let again = second.publish(&world.topic, vec![batch[1_101].clone()]).await.unwrap();
         assert_eq!(again[0].duplicate, !seen.is_empty(), "the dedup id counts exactly if its message did");
-        if told.is_ok() {
+        if reported.is_ok() {
             return;
         }
     }
@@ -315,7 +315,7 @@ async fn a_consumer_that_dies_anywhere_loses_nothing_and_exceeds_no_limit() {
             chronow::Result::<()>::Ok(())
         };
         let lived = life.await;
-        // Tidying up may die without anybody being told.
+        // Garbage collection may fail without an error for any caller.
         let died = mortal.left.load(Ordering::SeqCst) < 0;
         assert!(lived.is_ok() || died, "{lived:?}");
         world.pass(11_000);
@@ -673,8 +673,8 @@ async fn who_watches_keys_hears_of_an_interruption_and_of_every_change_in_it() {
     assert_eq!(changes.next().await.unwrap().unwrap().key, "k1");
 
     failing.switch_all_on(Fault::Before);
-    let told = changes.next().await.unwrap().unwrap_err();
-    assert!(told.is_retryable(), "{told}");
+    let reported = changes.next().await.unwrap().unwrap_err();
+    assert!(reported.is_retryable(), "{reported}");
     set("k2").await.unwrap();
     failing.switch_off();
     assert_eq!(changes.next().await.unwrap().unwrap().key, "k2");

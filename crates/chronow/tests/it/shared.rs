@@ -47,7 +47,7 @@ async fn values_of_all_kinds_are_read_back() {
     assert!(entry.version > 0);
     assert!(
         entry.ttl.unwrap() <= Duration::from_secs(3_600),
-        "values end after an hour unless told otherwise"
+        "values end after an hour unless set otherwise"
     );
     shared.set("k", &1).forever().await.unwrap();
     assert_eq!(shared.entry::<u32>("k").await.unwrap().unwrap().ttl, None);

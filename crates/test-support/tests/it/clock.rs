@@ -80,7 +80,7 @@ async fn who_gave_up_waiting_is_not_counted() {
 }
 
 #[test]
-fn a_shifted_clock_is_ahead_or_behind_by_what_it_was_told() {
+fn a_shifted_clock_is_ahead_or_behind_by_what_it_was_given() {
     let (clock, hour) = (ShiftedClock::ahead_by(3_600_000), 3_600_000);
     let now = SystemClock.now().as_millis();
     assert!((now + hour..now + hour + 60_000).contains(&clock.now().as_millis()));

@@ -153,7 +153,7 @@ fn every_metric_is_shown_by_a_dashboard() {
 }
 
 #[test]
-fn dashboards_can_be_told_apart_and_their_panels_too() {
+fn dashboards_can_be_distinguished_and_their_panels_too() {
     let mut uids = BTreeSet::new();
     for (file, dashboard) in dashboards() {
         assert!(uids.insert(dashboard["uid"].as_str().unwrap().to_owned()), "{}", file.display());

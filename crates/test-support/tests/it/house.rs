@@ -425,7 +425,7 @@ fn every_reference_in_a_test_is_explained() {
 }
 
 #[test]
-fn references_and_names_are_told_from_other_words() {
+fn references_and_names_are_distinguished_from_other_words() {
     assert_eq!(references("N-17, G-26: the lease of S3 ended"), ["N-17", "G-26"]);
     assert_eq!(references("R22: the others"), ["R22"]);
     assert!(references("An S3 server, UTF-8, at most so many").is_empty());

@@ -13,7 +13,7 @@ use crate::{Error, Json, Result, json};
 
 impl Collection {
     /// Backs the collection up: what came since its last backup in the same place, up to
-    /// [`stable_cv`](Self::stable_cv), while writes go on. One that is stopped is gone on with by the next; of two at
+    /// [`stable_cv`](Self::stable_cv), while writes go on. One that is stopped is continued by the next; of two at
     /// once each writes a part. Of a collection that keeps no versions each backup is whole, and has the latest state
     /// of each item.
     ///
@@ -41,7 +41,7 @@ impl Collection {
     ///
     /// # Errors
     /// `VALIDATION_ERROR` if there is neither a bucket nor a folder;
-    /// `STORAGE_ERROR` or `TXN_ERROR` if a store fails, or the backup that it goes on with is damaged. Versions whose
+    /// `STORAGE_ERROR` or `TXN_ERROR` if a store fails, or the backup that it continues is damaged. Versions whose
     /// payload is missing or damaged are counted, and no error.
     pub fn backup(&self) -> BackUp {
         BackUp { collection: self.clone(), folder: None }
@@ -73,7 +73,7 @@ pub struct BackedUp {
     pub database: String,
     /// The collection.
     pub collection: String,
-    /// Which backup of the collection it goes on with.
+    /// Which backup of the collection it continues.
     pub backup: String,
     /// The version of the collection up to which it was backed up before; −1 if it was not.
     pub from: i64,

@@ -17,7 +17,7 @@ use crate::documents::{Filter, Index, Namespace, Scan, raw_bson};
 /// Takes a document; says whether it wants more.
 type Take<'a> = &'a mut dyn FnMut(&RawDocument) -> Result<ControlFlow<()>, Error>;
 
-/// Of so many matches, the first are looked for in their order, and not in the order of what they match by.
+/// Of this many matches, the first are looked for in their order, and not in the order of what they match by.
 const MANY: u64 = 1_000;
 
 /// Rows that do not match between two questions whether a reader still listens.

@@ -78,7 +78,7 @@ impl Row {
 pub(super) fn encode_id(id: &Bson) -> Result<Vec<u8>, Error> {
     match id {
         Bson::Array(_) | Bson::RegularExpression(_) | Bson::Undefined => {
-            Err(Error::validation("an array, a pattern or undefined is no `_id`"))
+            Err(Error::validation("an array, a pattern or undefined cannot be an `_id`"))
         }
         id => Ok(key_encoding::encode(id)),
     }

@@ -84,7 +84,7 @@ pub enum Test {
     ElemMatch(Vec<Test>),
     /// An array with a document element that matches.
     ElemMatchFilter(Box<Filter>),
-    /// An array of so many elements.
+    /// An array of this many elements.
     Size(i64),
     /// All of them pass.
     Every(Vec<Test>),

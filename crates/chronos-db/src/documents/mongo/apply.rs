@@ -49,7 +49,7 @@ enum Kind {
 
 /// The writes of a stage that share a command each.
 pub(super) type Groups<'a> = BTreeMap<Group<'a>, Vec<usize>>;
-pub(super) type Told = Vec<(usize, Outcome)>;
+pub(super) type Outcomes = Vec<(usize, Outcome)>;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Group<'a>(&'a Namespace, Kind);
@@ -109,7 +109,8 @@ impl Plan {
                 fail.hit("mongo.between_stages")?;
             }
             let groups = self.groups(members, &outcomes);
-            let mut under_way: Vec<BoxFuture<'_, Result<Told, Failure>>> = Vec::with_capacity(groups.len());
+            let mut under_way: Vec<BoxFuture<'_, Result<Outcomes, Failure>>> =
+                Vec::with_capacity(groups.len());
             for (group, members) in groups {
                 under_way.push(Box::pin(async move {
                     self.write(&mut Via::server(call, sessions), group, &members).await
@@ -117,11 +118,13 @@ impl Plan {
             }
             let several = under_way.len() > 1;
             let mut failed = None;
-            // All of them are awaited, also after a failure: who is told of it should find the store at rest.
-            let mut told = stream::iter(under_way).buffer_unordered(COMMANDS_AT_ONCE);
-            while let Some(told) = told.next().await {
-                match told {
-                    Ok(told) => told.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome),
+            // All of them are awaited, also after a failure: a caller that gets the error should find the store at rest.
+            let mut answers = stream::iter(under_way).buffer_unordered(COMMANDS_AT_ONCE);
+            while let Some(answer) = answers.next().await {
+                match answer {
+                    Ok(answered) => {
+                        answered.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome)
+                    }
                     Err(failure) => {
                         failed = failed.or(Some(if several || stage > 0 {
                             failure.after_others()
@@ -161,7 +164,7 @@ impl Plan {
         via: &mut Via<'_>,
         Group(namespace, kind): Group<'_>,
         members: &[usize],
-    ) -> Result<Told, Failure> {
+    ) -> Result<Outcomes, Failure> {
         match kind {
             Kind::Insert => self.insert(via, namespace, members).await,
             Kind::Put => self.put(via, namespace, members).await,
@@ -175,13 +178,13 @@ impl Plan {
         via: &mut Via<'_>,
         namespace: &Namespace,
         members: &[usize],
-    ) -> Result<Told, Failure> {
-        let mut told: Told = members.iter().map(|&index| (index, Outcome::Applied)).collect();
+    ) -> Result<Outcomes, Failure> {
+        let mut answered: Outcomes = members.iter().map(|&index| (index, Outcome::Applied)).collect();
         for refusal in via.insert(namespace, &self.sent(members)).await?.refusals {
             let index = refusal.duplicate(via, namespace).ok_or_else(|| refusal.failure())?;
-            told[refusal.at].1 = Outcome::Conflict { index };
+            answered[refusal.at].1 = Outcome::Conflict { index };
         }
-        Ok(told)
+        Ok(answered)
     }
 
     /// One command decides every put by itself: the answer tells the statements that failed apart, so a guard
@@ -191,8 +194,8 @@ impl Plan {
         via: &mut Via<'_>,
         namespace: &Namespace,
         members: &[usize],
-    ) -> Result<Told, Failure> {
-        let mut told = Told::with_capacity(members.len());
+    ) -> Result<Outcomes, Failure> {
+        let mut answered = Outcomes::with_capacity(members.len());
         let mut pending = members.to_vec();
         for _ in 0..PUT_ATTEMPTS {
             let refusals = via.update(namespace, &self.sent(&pending)).await?.refusals;
@@ -216,10 +219,10 @@ impl Plan {
                         }
                     }
                 };
-                told.push((index, outcome));
+                answered.push((index, outcome));
             }
             if again.is_empty() {
-                return Ok(told);
+                return Ok(answered);
             }
             pending = again;
         }
@@ -231,7 +234,7 @@ impl Plan {
         via: &mut Via<'_>,
         namespace: &Namespace,
         members: &[usize],
-    ) -> Result<Told, Failure> {
+    ) -> Result<Outcomes, Failure> {
         match via.delete(namespace, &self.sent(members)).await?.refusals.first() {
             Some(refusal) => Err(refusal.failure()),
             None => Ok(members.iter().map(|&index| (index, Outcome::Applied)).collect()),
@@ -243,16 +246,16 @@ impl Plan {
         via: &mut Via<'_>,
         namespace: &Namespace,
         members: &[usize],
-    ) -> Result<Told, Failure> {
-        let mut told = Told::with_capacity(members.len());
+    ) -> Result<Outcomes, Failure> {
+        let mut answered = Outcomes::with_capacity(members.len());
         for &index in members {
             let Answer { n, refusals } = via.delete(namespace, &self.sent(&[index])).await?;
             if let Some(refusal) = refusals.first() {
                 return Err(refusal.failure());
             }
-            told.push((index, if n == 0 { Outcome::Refused } else { Outcome::Applied }));
+            answered.push((index, if n == 0 { Outcome::Refused } else { Outcome::Applied }));
         }
-        Ok(told)
+        Ok(answered)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::documents::within;
 /// The first pause before a call is made again; each following one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// What is left of a call's time for the answer to travel when the server is told how long it may wait.
+/// What is left of a call's time for the answer to travel when the server gets a limit for its own waiting.
 const TRAVEL: Duration = Duration::from_millis(500);
 /// How long a server that is no longer the primary may take to end what it was asked.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -62,7 +62,7 @@ impl Call {
         Pauses::until(self.at)
     }
 
-    /// Whether something that takes so long would end before the call's time is over.
+    /// Whether something that takes this long would end before the call's time is over.
     pub(super) fn has_time_for(&self, duration: Duration) -> bool {
         Instant::now() + duration < self.at
     }
@@ -72,7 +72,7 @@ impl Call {
         self.at.saturating_duration_since(Instant::now()).saturating_sub(TRAVEL).max(SHORTEST_WAIT)
     }
 
-    /// A session whose reads see what this client was told is written, also when another member has become
+    /// A session whose reads see the writes acknowledged to this client, also when another member has become
     /// the primary since.
     pub(super) async fn session(&self) -> Result<ClientSession, Failure> {
         let mut session = self.lease.client.start_session().causal_consistency(true).await?;

@@ -59,7 +59,7 @@ pub(super) struct Connector {
     /// The limit of a call in milliseconds.
     limit: AtomicU64,
     primary: watch::Sender<Primary>,
-    /// The newest write that this client was told is on a majority.
+    /// The newest write that was acknowledged to this client by a majority.
     seen: Mutex<Option<Timestamp>>,
     /// Indexes of the server that serve as ours, and the names we know them by.
     names: Mutex<HashMap<Namespace, HashMap<String, String>>>,

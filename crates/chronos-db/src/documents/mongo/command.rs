@@ -1,4 +1,4 @@
-//! Write commands as the server takes them, in portions it can swallow, and what it answers.
+//! Write commands as the server takes them, in portions within its limits, and what it answers.
 
 use std::ops::Range;
 

@@ -23,7 +23,7 @@ const UNAUTHORIZED: i32 = 13;
 const INVALID_NAMESPACE: i32 = 73;
 const MAX_TEXT_CHARS: usize = 600;
 
-/// A call that failed, before it is told to the caller.
+/// A call that failed, before its error is returned to the caller.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// By our own judgement.

@@ -27,11 +27,11 @@ pub(super) async fn deployment(lease: &Lease) -> Result<Deployment, Failure> {
         let version =
             lease.client.database("config").collection::<Document>("version").find_one(doc! {}).await?;
         let cluster = version.and_then(|version| version.get_object_id("clusterId").ok());
-        let cluster = cluster.ok_or_else(|| Error::database("the sharded cluster does not tell its id"))?;
+        let cluster = cluster.ok_or_else(|| Error::database("the sharded cluster does not report its id"))?;
         marks.push(format!("cluster {cluster}"));
     }
     if marks.is_empty() {
-        return Err(Error::database("the server tells neither its process nor its replica set").into());
+        return Err(Error::database("the server reports neither its process nor its replica set").into());
     }
     Ok(Deployment::of(marks))
 }

@@ -286,7 +286,7 @@ impl DocumentStore for MongoDocuments {
         let hello = hello.map_err(|f| self.connector.explain(f, "asking for the time"))?;
         let at = hello
             .get_datetime("localTime")
-            .map_err(|_| Error::database("the server does not tell its time"))?;
+            .map_err(|_| Error::database("the server does not report its time"))?;
         Ok(Timestamp::from(*at))
     }
 

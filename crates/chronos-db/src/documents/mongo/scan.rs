@@ -340,7 +340,7 @@ fn pipeline(ask: &Ask, newest: &Newest, only: Option<Document>) -> Vec<Document>
 }
 
 /// In the order of the groups, those before the one to go on from need no look. Comparisons stay within a
-/// type, so only ids can be told so.
+/// type, so this is known of ids alone.
 fn from_group(scan: &Scan, newest: &Newest) -> Document {
     match (scan.order.first(), scan.after.as_ref().and_then(|after| after.first())) {
         (Some((path, direction)), Some(at @ Bson::ObjectId(_))) if *path == newest.per => {

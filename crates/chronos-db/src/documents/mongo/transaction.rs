@@ -84,9 +84,9 @@ async fn stages(plan: &Plan, call: &Call, session: &mut ClientSession) -> Result
     let mut outcomes = vec![Outcome::Skipped; plan.len()];
     for members in plan.stages() {
         for (group, members) in plan.groups(members, &outcomes) {
-            let told = plan.write(&mut Via::transaction(call, session), group, &members).await?;
-            let failed = told.iter().any(|(_, outcome)| !outcome.is_applied());
-            told.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome);
+            let answered = plan.write(&mut Via::transaction(call, session), group, &members).await?;
+            let failed = answered.iter().any(|(_, outcome)| !outcome.is_applied());
+            answered.into_iter().for_each(|(index, outcome)| outcomes[index] = outcome);
             if failed {
                 return Ok(outcomes);
             }

@@ -323,7 +323,7 @@ impl Versions {
         self
     }
 
-    /// Limits a page to so many (default 100, at most 1,000).
+    /// Limits a page to this many (default 100, at most 1,000).
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
         self

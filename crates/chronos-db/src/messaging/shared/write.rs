@@ -72,13 +72,13 @@ impl Save {
         self.strategy(Strategy::Append)
     }
 
-    /// Lets the value end after so many days; [`prune`](crate::messaging::Messaging::prune) removes it then.
+    /// Lets the value end after this many days; [`prune`](crate::messaging::Messaging::prune) removes it then.
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = Some(days);
         self
     }
 
-    /// Keeps only so many of the newest versions.
+    /// Keeps only this many of the newest versions.
     pub fn max_versions(mut self, versions: u32) -> Self {
         self.max_versions = Some(versions);
         self
@@ -91,7 +91,7 @@ impl Save {
         self
     }
 
-    /// Says when the value came to be, if that was earlier: then it does not replace a newer value, and a
+    /// Sets when the value was created, if that was earlier: then it does not replace a newer value, and a
     /// tombstone of the same time or later wins over it.
     pub fn at(mut self, at: Timestamp) -> Self {
         self.at = Some(at);
@@ -343,7 +343,7 @@ impl Tombstone {
         self
     }
 
-    /// Lets [`prune`](crate::messaging::Messaging::prune) remove the tombstone after so many days (default
+    /// Lets [`prune`](crate::messaging::Messaging::prune) remove the tombstone after this many days (default
     /// 30).
     pub fn retention_days(mut self, days: u32) -> Self {
         self.retention_days = days;

@@ -1,4 +1,4 @@
-//! What callers are told.
+//! What callers get: totals, buckets, progress.
 
 use std::collections::BTreeMap;
 
@@ -147,7 +147,7 @@ pub struct FollowProgress {
     pub cv: i64,
     /// Rows that this call counted.
     pub rows: u64,
-    /// Another follower is at it, and was left to it.
+    /// Another follower is running, and the work was left to it.
     pub busy: bool,
     /// How many rows were passed over because they are damaged.
     pub damaged_count: u64,

@@ -88,7 +88,7 @@ pub(super) fn read(document: &Document, name: &str) -> Option<u64> {
     number(document, name).and_then(|count| u64::try_from(count).ok())
 }
 
-/// What a row counts as; none where it is no version, or says that it counts as nothing.
+/// What a row counts as; none where it is not a version, or says that it counts as nothing.
 pub(super) fn counted(op: Op, ov: i64, counts: Option<Op>) -> Option<CountedOp> {
     match op {
         Op::Create => Some(CountedOp::Create),

@@ -105,7 +105,7 @@ impl FromStr for Period {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|period| period.name() == text).ok_or_else(|| {
             Error::validation(format!(
-                "`{}` is no period; there are day, week and month",
+                "`{}` is not a period; there are day, week and month",
                 text.escape_debug()
             ))
         })

@@ -1,4 +1,4 @@
-//! The counters as of now: what is stored, and the rows behind it that nobody has followed yet.
+//! The counters as of now: what is stored, and the rows behind it that no follower has counted yet.
 
 use super::change::{Change, Periods};
 use super::projection::CounterProjection;

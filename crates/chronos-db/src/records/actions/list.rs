@@ -111,7 +111,7 @@ impl List {
             .map_err(|e| e.during("list").in_collection(self.collection.name()))
     }
 
-    /// Limits a page to so many items: 1 to 1,000, default 50.
+    /// Limits a page to this many items: 1 to 1,000, default 50.
     pub fn limit(mut self, limit: u32) -> Self {
         self.query.limit = limit.clamp(1, MAX_PAGE);
         self

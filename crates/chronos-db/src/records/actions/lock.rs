@@ -52,7 +52,7 @@ impl Lock {
         Self { collection: collection.clone(), id, patience: TIMEOUT }
     }
 
-    /// Waits so long for another holder (default 5 s), then fails with `LOCKED`.
+    /// Waits this long for another holder (default 5 s), then fails with `LOCKED`.
     pub fn wait(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self

@@ -81,7 +81,7 @@ impl MarkItemsAsProcessed {
         self
     }
 
-    /// Ends after so many items. Default: all.
+    /// Ends after this many items. Default: all.
     pub fn max_items(mut self, items: u64) -> Self {
         self.max_items = Some(items);
         self

@@ -89,7 +89,7 @@ impl ShrunkShadows {
 }
 
 impl ShrinkShadows {
-    /// Takes out what was written at least so long ago, in place of `ttlHours`.
+    /// Takes out what was written at least this long ago, in place of `ttlHours`.
     pub fn older_than(mut self, age: Duration) -> Self {
         self.older_than = Some(age);
         self

@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_told_from_binary_by_its_control_characters() {
+    fn text_is_distinguished_from_binary_by_its_control_characters() {
         assert!(is_text("line\nbreak\r\tand tab", 0.05));
         assert!(!is_text("abc\u{0}\u{1}\u{2}defghij", 0.05));
         assert!(!is_text("", 0.05));

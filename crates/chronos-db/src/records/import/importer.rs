@@ -189,7 +189,7 @@ impl Importer {
                 lines.iter().map(|line| (identity::line(log.name(), *line), *line)).collect();
             let mut found = self.rows_of(marks.keys().copied()).await?;
             if found.len() < marks.len() {
-                // Lines that changed nothing have no version, so whether one has left cannot be told before.
+                // Lines that changed nothing have no version, so whether one has left is not known before.
                 let is_one = |mark: &MarkId| marks.contains_key(mark);
                 self.collection.workers.versions.marked(&self.scope, is_one, &mut found).await?;
             }

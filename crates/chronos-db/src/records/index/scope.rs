@@ -20,7 +20,7 @@ pub(crate) enum Scope {
     /// The documents of no tenant, in a database that tenants can reach.
     Untenanted,
     /// The documents of one tenant and those of no tenant: its database is its own, and documents need not
-    /// say whose they are. With `stamps` new ones do, because contexts that are told apart by it lead here
+    /// say whose they are. With `stamps` new ones do, because contexts that differ only by it lead here
     /// too, or may.
     Sole { tenant: Arc<str>, stamps: bool },
 }

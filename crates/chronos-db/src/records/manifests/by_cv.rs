@@ -12,7 +12,7 @@ use crate::Result;
 use crate::records::index::scope::Scope;
 use crate::records::model::Row;
 
-/// Rows that are held at once; each pass over the manifests finds so many.
+/// Rows that are held at once; each pass over the manifests finds this many.
 const PASS: usize = 65_536;
 
 impl Manifests {

@@ -54,7 +54,7 @@ fn members(document: &Document) -> Map {
     document.iter().map(|(key, value)| (key.clone(), json(value))).collect()
 }
 
-/// As [`bson_to_json`], but binary is told from text, and what is not a number from null.
+/// As [`bson_to_json`], but binary is distinguishable from text, and what is not a number from null.
 fn json(value: &Bson) -> Json {
     match value {
         Bson::Document(document) => Json::Object(members(document)),

@@ -73,7 +73,7 @@ impl Manifests {
             }
             self.discard(&prepared).await?;
         }
-        Err(Error::storage("others never stopped changing the manifests; calling it again goes on")
+        Err(Error::storage("other processes kept changing the manifests; call it again to continue")
             .retryable())
     }
 

@@ -129,7 +129,7 @@ impl Manifests {
         let stored = storage.get(&entry.key).await?;
         let is_right = stored.is_some_and(|stored| checksum(&stored) == entry.sha256);
         if !is_right && put == Put::Exists {
-            // Somebody else's, against all odds.
+            // Another writer's, against all odds.
             self.forget(note.get("_id").cloned().into_iter()).await?;
             return Ok(None);
         }

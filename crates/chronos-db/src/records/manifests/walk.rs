@@ -50,7 +50,7 @@ impl Run {
 pub(crate) struct ManifestWalk {
     manifests: Arc<Manifests>,
     scope: Scope,
-    /// Only these manifests, and as they are: for who makes others of them.
+    /// Only these manifests, and as they are: for a caller that replaces them.
     is_fixed: bool,
     seq: i64,
     runs: Vec<Run>,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bson::{Bson, RawBsonRef};
 
-/// The names of properties that an entry leaves out may have so many bytes; of more it says that any may be
+/// The names of properties that an entry leaves out may have this many bytes; of more it says that any may be
 /// missing.
 const MAX_NAMES_BYTES: usize = 4 * 1024;
 

@@ -65,7 +65,7 @@ impl Reader {
         Ok(found)
     }
 
-    /// The items behind an id, of so many heads; and where they ended, if there may be more.
+    /// The items behind an id, of this many heads; and where they ended, if there may be more.
     async fn pass_items(
         &self,
         plan: &Plan,

@@ -217,7 +217,7 @@ impl Plan {
         self.scope.narrow(Filter::Field("erased".into(), Test::Ne(true.into())))
     }
 
-    /// What such rows say is no version that the list shows.
+    /// Such rows are not versions that the list shows.
     pub(crate) fn hidden(&self) -> &'static [Op] {
         let all: &'static [Op] = &[Op::Void, Op::Erase, Op::Erased, Op::Delete];
         if self.include_deleted { &all[..3] } else { all }

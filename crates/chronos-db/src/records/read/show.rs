@@ -129,7 +129,7 @@ impl Reader {
             );
             return Err(Error::storage(message).retryable());
         }
-        // By now the storage has told its time.
+        // By now the time of the storage is known.
         bucket.presign_get(key, ttl).await
     }
 

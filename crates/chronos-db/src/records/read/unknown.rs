@@ -1,4 +1,4 @@
-//! Properties that nobody has: a misspelt name in a filter or sort finds nothing, in silence.
+//! Properties that no document has: a misspelt name in a filter or sort finds nothing, without an error.
 
 use bson::Bson;
 use futures::TryStreamExt as _;
@@ -58,7 +58,7 @@ impl Reader {
                 unknown.push(path.trim_start_matches("metaIndexed.").to_owned());
             }
         }
-        // Of an empty collection nothing is told.
+        // Of an empty collection nothing is reported.
         if !unknown.is_empty() && !self.index.holds_any(&plan.scope).await? {
             unknown.clear();
         }

@@ -16,8 +16,8 @@ use crate::records::write::commit::{CommitError, Prepared};
 use crate::records::write::{WriteOptions, no_past};
 use crate::{Error, ErrorKind, Json, Result};
 
-/// Items that failed, of which a report tells each.
-const TOLD: usize = 1_000;
+/// Items that failed, that a report names.
+const MAX_PROBLEMS: usize = 1_000;
 
 /// What a collection restore did, or (as a dry run) would do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Restored {
 
     fn fails(&mut self, error: &Error) {
         self.failed += 1;
-        if self.problems.len() < TOLD {
+        if self.problems.len() < MAX_PROBLEMS {
             let id = error.id().map(str::to_owned);
             self.problems.push(RestoreProblem {
                 id,
@@ -187,8 +187,8 @@ impl super::Restorer {
                 progress(&counts);
             }
         }
-        let told = counts.items > 0 && counts.items.is_multiple_of(page as u64);
-        if let Some(progress) = options.progress.as_ref().filter(|_| !told) {
+        let reported = counts.items > 0 && counts.items.is_multiple_of(page as u64);
+        if let Some(progress) = options.progress.as_ref().filter(|_| !reported) {
             progress(&counts);
         }
         Ok(counts)

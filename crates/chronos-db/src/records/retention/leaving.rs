@@ -26,7 +26,7 @@ pub(crate) struct Window {
     pub(crate) settled: i64,
     /// Those before this time do.
     pub(crate) before: Option<Timestamp>,
-    /// And those beyond so many of an item.
+    /// And those beyond this many of an item.
     pub(crate) most: Option<i64>,
 }
 

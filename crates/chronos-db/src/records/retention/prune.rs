@@ -79,7 +79,7 @@ impl Retainer {
 
     /// Removes the rows that are in a manifest as well. Returns how many.
     async fn remove_pending(self: &Arc<Self>, scope: &Scope) -> Result<u64> {
-        // Heads that lagged are right by now, so whoever reads one from here on sees what leaves.
+        // Heads that lagged are right by now, so every reader of one sees, from here on, what leaves.
         let begun = Moment::now(&*self.index.env.clock);
         let (mut rows, pending) = self.both(scope).await?;
         let Some(highest_cv) = rows.highest_cv else { return Ok(0) };
@@ -194,7 +194,7 @@ fn oldest(at: Timestamp) -> ObjectId {
 
 /// What must have come to its end before a row goes: it decides the race against a writer that read the head before
 /// it. Such a writer takes its number within the grace, and once every number up to that is settled, it has won or
-/// lost. How old the row says it is does not matter: whoever's clock that was, it may have been set since.
+/// lost. How old the row says it is does not matter: the clock that it came from may have been set since.
 struct Fence {
     /// All rows that may go were there, and in their heads.
     begun: Moment,

@@ -24,9 +24,9 @@ use crate::{Error, Result, Timestamp};
 
 /// Rows of the first level, unless the caller says otherwise.
 pub(crate) const LEVEL_ROWS: u64 = 4_096;
-/// Each level holds so many times the rows of the one below.
+/// Each level holds this many times the rows of the one below.
 const GROWTH: u64 = 8;
-/// A manifest ends behind an item when it has so many bytes, and within one at twice as many.
+/// A manifest ends behind an item when it has this many bytes, and within one at twice as many.
 const PART_BYTES: usize = 32 * 1024 * 1024;
 /// Attempts against others that roll up meanwhile.
 const ATTEMPTS: usize = 10;
@@ -104,7 +104,7 @@ impl Retainer {
             }
             self.manifests.discard(&prepared).await?;
         }
-        Err(Error::storage("others never stopped changing the manifests; calling it again goes on")
+        Err(Error::storage("other processes kept changing the manifests; call it again to continue")
             .retryable())
     }
 

@@ -1,4 +1,4 @@
-//! Buckets that are not made anew in silence: a folder that is not mounted, or a bucket that was deleted,
+//! Buckets that are not recreated silently: a folder that is not mounted, or a bucket that was deleted,
 //! would otherwise take new objects as if there had never been others.
 
 use std::fmt;
@@ -219,7 +219,7 @@ mod tests {
         for (key, bytes) in [("one", "1"), ("other", "2")] {
             assert_eq!(folder().get(key).await.unwrap().unwrap(), bytes);
         }
-        // Noted, and away since: that is still told.
+        // Noted, and away since: that is still reported.
         std::fs::remove_dir_all(dir.path().join("bucket")).unwrap();
         let error = one.put("one", Bytes::from_static(b"1"), PutOptions::default()).await.unwrap_err();
         assert!(error.is_retryable() && error.message().contains("bring it back"), "{error}");

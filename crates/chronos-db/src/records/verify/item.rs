@@ -14,7 +14,7 @@ pub(super) struct Item {
     pub(super) erasure: Option<Row>,
     /// The first version that has content.
     pub(super) contents: Option<i64>,
-    /// What is told of an object that is there although the item was erased.
+    /// The problem with an object that is there although the item was erased.
     pub(super) objects: Option<String>,
     /// By version.
     pub(super) damages: Vec<(i64, Damage)>,

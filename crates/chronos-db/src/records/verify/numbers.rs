@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_without_a_row_are_told_in_runs() {
+    fn numbers_without_a_row_are_reported_in_runs() {
         let mut numbers = Numbers::up_to(130);
         (0..130).filter(|cv| !matches!(cv, 3..=5 | 64)).for_each(|cv| assert!(numbers.add(cv)));
         // Beyond the mark nothing is known yet, and behind the last row nothing is missing.

@@ -28,7 +28,7 @@ use crate::{ErrorKind, Result};
 /// Versions checked at once.
 const PARALLEL: usize = 16;
 
-/// So many payloads in a row that the storage does not answer for, and the others are not asked for.
+/// After this many payloads in a row for which the storage does not answer, the others are not asked for.
 const UNANSWERED: u32 = 64;
 /// Noted objects younger than this may belong to a write under way.
 const YOUNG: Duration = Duration::from_secs(3_600);

@@ -4,7 +4,7 @@
 //! What is wrong with any of them is found before the first is written. After that, a failure is one of a
 //! store. Items that were changed before it are restored by new versions, each only if no other writer has
 //! changed it since. Items that were created stay, and the error names them: others who have the same key may
-//! have been told that they are there, and link to them. The same call again finds them. A process that dies
+//! have got them as existing, and link to them. The same call again finds them. A process that dies
 //! in between undoes nothing.
 
 use super::call::WriteCall;

@@ -141,7 +141,7 @@ impl Writer {
         match (head, current) {
             // A handle of all tenants: the document says whose it is.
             (None, _) => meta.tenant = said,
-            // Of a document that was written before they did, the tenant alone is no change.
+            // Of a document that was written before they did, the tenant alone is not a change.
             (Some(_), Some(current)) if meta.tenant.is_some() => {
                 if !current.document.contains_key(TENANT) {
                     own_tenant::say(&mut current.document, meta.tenant.as_deref())?;

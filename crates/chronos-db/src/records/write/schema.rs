@@ -42,7 +42,7 @@ impl Schema {
         self.ensure_lists(scope).await
     }
 
-    /// The indexes alone: for who restores a backup, and takes the numbers from there.
+    /// The indexes alone: for a restore of a backup, which takes the numbers from there.
     pub(crate) async fn ensure_indexes(&self, scope: &Scope) -> Result<()> {
         self.index.serve(scope);
         self.index.documents.ensure(&self.index.names.ver, &version_indexes()).await?;

@@ -260,7 +260,7 @@ impl Watermark {
                     AtGap::End => break,
                 }
                 let end = self.next_present(stable + 1, last).await?;
-                // What another has passed meanwhile may have left the index: that is no gap. Looked up after
+                // What another has passed meanwhile may have left the index: that is not a gap. Looked up after
                 // the rows, as rows leave below the stored mark alone.
                 let passed = self.counter().await?.1.unwrap_or(mark).min(end - 1);
                 if passed > stable {

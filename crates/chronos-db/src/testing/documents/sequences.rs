@@ -166,7 +166,7 @@ pub async fn a_build_that_fails_writes_nothing(store: Arc<dyn DocumentStore>) {
     }
 }
 
-/// The numbers stay given out: the caller was told them.
+/// The numbers stay given out: the caller has got them.
 pub async fn a_conflict_of_a_built_batch_is_an_outcome(store: Arc<dyn DocumentStore>) {
     let fresh = Fresh::new(store);
     let (counter, rows) = (fresh.namespace("counter"), fresh.namespace("rows"));

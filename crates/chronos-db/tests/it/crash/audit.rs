@@ -17,29 +17,29 @@ const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The attempts and answers of all victims.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Reported {
     tried: BTreeMap<String, String>,
     acknowledged: BTreeMap<String, Value>,
 }
 
-impl Told {
+impl Reported {
     pub(super) fn read(ledgers: &[&Path]) -> Self {
-        let mut told = Self::default();
+        let mut reported = Self::default();
         for ledger in ledgers {
             for line in std::fs::read_to_string(ledger).unwrap_or_default().lines() {
                 // The last line of a killed writer may be cut: then it is an answer that nobody heard.
                 let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
                 if let Some(request) = line["try"].as_str() {
-                    told.tried.insert(request.to_owned(), line["op"].as_str().unwrap().to_owned());
+                    reported.tried.insert(request.to_owned(), line["op"].as_str().unwrap().to_owned());
                 } else if let Some(request) = line["ack"].as_str() {
                     assert!(
-                        told.acknowledged.insert(request.to_owned(), line.clone()).is_none(),
+                        reported.acknowledged.insert(request.to_owned(), line.clone()).is_none(),
                         "{request} was answered twice"
                     );
                 }
             }
         }
-        told
+        reported
     }
 
     pub(super) fn acknowledged(&self) -> usize {
@@ -97,11 +97,11 @@ fn document(view: &View) -> Doc {
 
 /// Checks that everything acknowledged is there; then repairs, and checks everything else that was promised;
 /// then writes every item again.
-pub(super) async fn audit(site: &Site, told: &Told, what: &str) {
+pub(super) async fn audit(site: &Site, reported: &Reported, what: &str) {
     // By a process of its own: the first look at a collection must find everything, whatever a second one
     // would.
     let looking = site.open_alone();
-    check_acknowledged(&looking, told, what, site.erasing).await;
+    check_acknowledged(&looking, reported, what, site.erasing).await;
     looking.chronos.shutdown().await.unwrap();
 
     let opened = site.open_alone();
@@ -116,8 +116,8 @@ pub(super) async fn audit(site: &Site, told: &Told, what: &str) {
         check_numbers(&opened, &rows, what).await;
     }
     let by_item = check_items(&rows, what, site.erasing);
-    check_answers(told, &rows, &by_item, what);
-    check_contents(&opened, told, &by_item, what).await;
+    check_answers(reported, &rows, &by_item, what);
+    check_contents(&opened, reported, &by_item, what).await;
     check_objects(&opened, &rows, what, site.erasing).await;
 
     write_on(&opened, &by_item, what).await;
@@ -128,9 +128,9 @@ pub(super) async fn audit(site: &Site, told: &Told, what: &str) {
     opened.chronos.shutdown().await.unwrap();
 }
 
-/// What every client was told, before anything is repaired: every acknowledged version is read as it was
+/// The answers that every client got, before anything is repaired: every acknowledged version is read as it was
 /// acknowledged, unless its item was erased, and of what was erased nothing is.
-async fn check_acknowledged(opened: &SiteHandle, told: &Told, what: &str, erasing: bool) {
+async fn check_acknowledged(opened: &SiteHandle, reported: &Reported, what: &str, erasing: bool) {
     let things = &opened.things;
     let mut newest: BTreeMap<ItemId, i64> = BTreeMap::new();
     let mut erased: BTreeSet<ItemId> = BTreeSet::new();
@@ -139,19 +139,19 @@ async fn check_acknowledged(opened: &SiteHandle, told: &Told, what: &str, erasin
             erased.insert(row.id);
         }
     }
-    for (request, ack) in told.acknowledged.iter().filter(|(_, ack)| ack["changed"] == true) {
+    for (request, ack) in reported.acknowledged.iter().filter(|(_, ack)| ack["changed"] == true) {
         let (id, ov): (ItemId, _) =
             (ack["id"].as_str().unwrap().parse().unwrap(), ack["ov"].as_i64().unwrap());
         let newest = newest.entry(id).or_insert(ov);
         *newest = ov.max(*newest);
         let found = things.get(&id).version(ov).include_deleted().await.unwrap();
         if erased.contains(&id) {
-            let is_known = told.acknowledged.iter().any(|(other, erasure)| {
+            let is_known = reported.acknowledged.iter().any(|(other, erasure)| {
                 erasing
                     && erasure["id"] == ack["id"]
-                    && told.tried.get(other).is_some_and(|op| op == "delete")
+                    && reported.tried.get(other).is_some_and(|op| op == "delete")
             });
-            // Of an erasure that nobody was told of, both is right until its head is there.
+            // Of an erasure that was not acknowledged, both is right until its head is there.
             assert!(!is_known || found.is_none(), "{what}: version {ov} of the erased {id} is read");
             continue;
         }
@@ -242,18 +242,18 @@ fn is_erased(versions: &[Row]) -> bool {
     versions.last().is_some_and(|row| row.op == "ERASE")
 }
 
-fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
+fn check_answers(reported: &Reported, rows: &[Row], by_item: &ByItem, what: &str) {
     let mut seen = BTreeMap::new();
     for row in rows.iter().filter(|row| !matches!(row.op.as_str(), "VOID" | "ERASED")) {
         let request =
             row.request.as_deref().unwrap_or_else(|| panic!("{what}: {row:?} was asked for by nobody"));
-        if let Some(op) = told.tried.get(request) {
+        if let Some(op) = reported.tried.get(request) {
             assert!(seen.insert(request, row).is_none(), "{what}: {request} ({op}) was carried out twice");
         } else {
             assert!(request.starts_with("audit"), "{what}: nobody tried {request}");
         }
     }
-    for (request, ack) in &told.acknowledged {
+    for (request, ack) in &reported.acknowledged {
         if ack["changed"] == false {
             continue;
         }
@@ -275,7 +275,7 @@ fn check_answers(told: &Told, rows: &[Row], by_item: &ByItem, what: &str) {
     }
 }
 
-async fn check_contents(opened: &SiteHandle, told: &Told, by_item: &ByItem, what: &str) {
+async fn check_contents(opened: &SiteHandle, reported: &Reported, by_item: &ByItem, what: &str) {
     for (id, versions) in by_item {
         if is_erased(versions) {
             assert!(
@@ -302,7 +302,8 @@ async fn check_contents(opened: &SiteHandle, told: &Told, by_item: &ByItem, what
                 assert_eq!(tag, request, "{what}: {id} v{} has its own content", row.ov);
             }
             assert_eq!(found["body"], filler(tag, found["body"].len()), "{what}: {id} v{} is whole", row.ov);
-            if let Some(expected) = told.acknowledged.get(request).and_then(|ack| ack["digest"].as_str()) {
+            if let Some(expected) = reported.acknowledged.get(request).and_then(|ack| ack["digest"].as_str())
+            {
                 assert_eq!(
                     digest(&found),
                     expected,

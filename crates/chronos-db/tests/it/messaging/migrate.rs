@@ -14,7 +14,7 @@ everywhere!(
     databases_of_the_tenants_become_one,
     documents_of_the_legacy_library_get_todays_shape_in_place,
     what_is_newer_in_the_target_stays,
-    what_cannot_be_moved_is_told_and_stays,
+    what_cannot_be_moved_is_reported_and_stays,
     migrations_at_the_same_time_come_to_the_same,
     a_database_under_another_name_is_no_other_one,
 );
@@ -107,7 +107,7 @@ async fn what_is_newer_in_the_target_stays(ground: Ground) {
     assert_eq!(of(&to).load("n", "k").await.unwrap().unwrap().value, json!("newest"));
 }
 
-async fn what_cannot_be_moved_is_told_and_stays(ground: Ground) {
+async fn what_cannot_be_moved_is_reported_and_stays(ground: Ground) {
     let (from, to) = (ground.shared(), ground.per_tenant());
     let nobody = doc! { "_id": 1, "topic": "t", "shards": 1 };
     let broken = doc! { "_id": 2, "tenantId": "tenant-a", "shards": 1 };
@@ -125,8 +125,8 @@ async fn what_cannot_be_moved_is_told_and_stays(ground: Ground) {
         .unwrap();
     let done = to.migrate_messaging().from(&from).await.unwrap();
     assert_eq!((done.read, done.problems, done.copied), (5, 3, 1), "{done:?}");
-    assert_eq!((done.told.len(), done.unchanged), (3, 1));
-    assert!(done.told.iter().any(|what| what.contains("names no tenant")), "{done:?}");
+    assert_eq!((done.details.len(), done.unchanged), (3, 1));
+    assert!(done.details.iter().any(|what| what.contains("names no tenant")), "{done:?}");
     assert_eq!(ground.read(&from, "all", "dead_letters").await.len(), 3);
 }
 

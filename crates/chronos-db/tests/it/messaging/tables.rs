@@ -8,7 +8,7 @@ use futures::future::join_all;
 use super::{Ground, everywhere};
 
 everywhere!(
-    a_topic_is_ensured_once_and_changes_its_shards_only_if_told,
+    a_topic_is_ensured_once_and_changes_its_shards_only_on_request,
     a_message_is_saved_once,
     many_messages_are_saved_at_once,
     namespaces_do_not_meet,
@@ -28,7 +28,7 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_700_000_000_000 + millis)
 }
 
-async fn a_topic_is_ensured_once_and_changes_its_shards_only_if_told(ground: Ground) {
+async fn a_topic_is_ensured_once_and_changes_its_shards_only_on_request(ground: Ground) {
     let topics = of(&ground).topics();
     let ensured =
         join_all((0..4).map(|_| tokio::spawn(topics.ensure("payments").shards(4).into_future()))).await;

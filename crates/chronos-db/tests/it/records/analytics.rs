@@ -447,11 +447,11 @@ async fn a_rule_that_fails_waits_longer_each_time_and_stops_no_other(p: &Pairing
     let again = worker.once(LIMIT).await;
     assert_eq!((again.failure_count, again.failures[0].tries), (1, 1), "what is asked for once is tried");
     let (rounds, stop) = (Arc::new(Mutex::new(Vec::new())), CancellationToken::new());
-    let (told, stopping) = (Arc::clone(&rounds), stop.clone());
+    let (reported, stopping) = (Arc::clone(&rounds), stop.clone());
     let hear = move |report: WorkerReport| {
-        let mut told = told.lock();
-        told.push(report.failure_count);
-        if told.len() == 3 {
+        let mut reported = reported.lock();
+        reported.push(report.failure_count);
+        if reported.len() == 3 {
             stopping.cancel();
         }
     };

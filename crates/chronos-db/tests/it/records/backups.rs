@@ -95,8 +95,8 @@ async fn rows(store: &Store, collection: &Collection) -> BTreeMap<i64, Document>
 }
 
 /// Everything that is said of the items, as it is and as it was at every fifth version, and all histories.
-async fn told(collection: &Collection) -> Vec<String> {
-    let mut told = Vec::new();
+async fn reported(collection: &Collection) -> Vec<String> {
+    let mut reported = Vec::new();
     let last = collection.stable_cv().await.unwrap();
     for cv in (0..=last).step_by(5).chain([i64::MAX]) {
         let views: Vec<_> = collection
@@ -111,19 +111,19 @@ async fn told(collection: &Collection) -> Vec<String> {
             .unwrap();
         for mut view in views {
             view.item["_system"]["state"] = Json::Null;
-            told.push(format!("{cv} {}", view.to_json()));
+            reported.push(format!("{cv} {}", view.to_json()));
             if cv == last {
                 let history = collection.history(&view.id).await.unwrap();
-                told.extend(history.iter().map(|version| version.to_json().to_string()));
+                reported.extend(history.iter().map(|version| version.to_json().to_string()));
             }
         }
     }
-    told
+    reported
 }
 
 pub(super) async fn assert_equal(from: (&Store, &Collection), to: (&Store, &Collection)) {
     assert_eq!(rows(to.0, to.1).await, rows(from.0, from.1).await);
-    assert_eq!(told(to.1).await, told(from.1).await);
+    assert_eq!(reported(to.1).await, reported(from.1).await);
     let (a, b) = (from.1.verify().await.unwrap(), to.1.verify().await.unwrap());
     assert_eq!(
         (&b.problems, b.versions, b.items, b.live, b.stable_cv),
@@ -573,11 +573,11 @@ async fn an_embedded_store_grows_up_to_servers_by_a_backup(p: &Pairing) {
 async fn state(collection: &Collection) -> Vec<String> {
     let views: Vec<_> =
         collection.list().include_deleted().stream().await.unwrap().try_collect().await.unwrap();
-    let told = views.into_iter().map(|mut view| {
+    let reported = views.into_iter().map(|mut view| {
         view.item["_system"]["state"] = Json::Null;
         view.to_json().to_string()
     });
-    told.collect()
+    reported.collect()
 }
 
 async fn a_collection_without_versions_is_backed_up_as_it_is(p: &Pairing) {

@@ -149,7 +149,7 @@ impl World {
             Ok(views) => views.try_collect().await,
             Err(error) => Err(error),
         };
-        answers.insert(format!("all of {what}"), told(whole));
+        answers.insert(format!("all of {what}"), reported(whole));
         answers
             .insert(format!("number of {what}"), format!("{:?}", list().count().await.map_err(|e| e.kind())));
         let (mut next, mut pages) = (None::<String>, String::new());
@@ -161,7 +161,7 @@ impl World {
             };
             match page {
                 Ok(page) => {
-                    pages += &format!("{} {:?}\n", told(Ok(page.items)), page.unknown);
+                    pages += &format!("{} {:?}\n", reported(Ok(page.items)), page.unknown);
                     next = page.next;
                 }
                 Err(error) => pages += &format!("{} {}", error.code(), error.message()),
@@ -205,7 +205,7 @@ fn said(view: Result<Option<View>>) -> String {
     }
 }
 
-fn told(views: Result<Vec<View>>) -> String {
+fn reported(views: Result<Vec<View>>) -> String {
     match views {
         Ok(views) => views.iter().map(|view| view.to_json().to_string() + "\n").collect(),
         Err(error) => format!("{} {}", error.code(), error.message()),

@@ -32,7 +32,7 @@ mod alone {
         damaged_totals_are_an_error_until_a_recount,
         counters_that_are_ahead_of_their_log_begin_anew_by_a_recount_or_a_reset,
         what_is_trimmed_was_counted,
-        values_are_told_apart_by_type_and_counted_within_arrays,
+        values_are_distinguished_by_type_and_counted_within_arrays,
     );
     use super::*;
 }
@@ -438,7 +438,7 @@ async fn what_is_trimmed_was_counted(p: &Pairing) {
     );
 }
 
-async fn values_are_told_apart_by_type_and_counted_within_arrays(p: &Pairing) {
+async fn values_are_distinguished_by_type_and_counted_within_arrays(p: &Pairing) {
     let config = json!({"counterRules": {"rules": [{"name": "all", "countUnique": ["v", "a.b"]}]}});
     let users = p.open_with(&config).users();
     let long = "x".repeat(3_000);

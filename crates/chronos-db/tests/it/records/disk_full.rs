@@ -79,10 +79,10 @@ impl Filler {
     }
 }
 
-/// What was told of each version, and what was refused.
+/// The version that each request got, and the requests that were refused.
 #[derive(Default)]
 struct Ledger {
-    told: BTreeMap<String, Written>,
+    reported: BTreeMap<String, Written>,
     refused: Vec<String>,
     /// The disk was full while they were committed.
     unknown: Vec<String>,
@@ -92,7 +92,7 @@ impl Ledger {
     fn note(&mut self, request: &str, result: chronos_db::Result<Written>) -> bool {
         match result {
             Ok(written) => {
-                self.told.insert(request.to_owned(), written);
+                self.reported.insert(request.to_owned(), written);
                 true
             }
             Err(error) => {
@@ -109,7 +109,7 @@ impl Ledger {
         self.refused.len() + self.unknown.len()
     }
 
-    /// Everything told is there, once; nothing refused is.
+    /// Everything acknowledged is there, once; nothing refused is.
     async fn audit(&self, users: &Collection) {
         let items = users.list().limit(10_000).await.unwrap().items;
         let mut seen = BTreeMap::new();
@@ -124,8 +124,12 @@ impl Ledger {
             }
         }
         let count = seen.len();
-        for (request, told) in &self.told {
-            assert_eq!(seen.remove(request), Some((told.id, told.ov, told.cv)), "{request} was told");
+        for (request, reported) in &self.reported {
+            assert_eq!(
+                seen.remove(request),
+                Some((reported.id, reported.ov, reported.cv)),
+                "{request} was acknowledged"
+            );
         }
         assert!(seen.keys().all(|request| self.unknown.contains(request)), "{seen:?} was refused");
         let totals = users.counters().totals().await.unwrap().counts;
@@ -222,12 +226,13 @@ async fn with_everything_on_it() {
     assert_eq!(users.get(&id).version(0).await.unwrap().unwrap().item["tag"], json!("first"));
     let full = refused(users.prune().await);
     assert!(matches!(full, ErrorKind::Database | ErrorKind::Storage), "{full:?}");
-    // Another process finds what this one told, before there is room.
+    // Another process finds what this one acknowledged, before there is room.
     let config = Config::from_json(&task["config"], Path::new(task["folder"].as_str().unwrap())).unwrap();
     let other = Chronos::open(config).unwrap();
     let newest = other.with(route()).unwrap().get(&id).await.unwrap().unwrap();
-    let told = ledger.told.values().filter(|told| told.id == id).map(|told| told.ov).max();
-    assert_eq!(Some(newest.ov), told);
+    let reported =
+        ledger.reported.values().filter(|reported| reported.id == id).map(|reported| reported.ov).max();
+    assert_eq!(Some(newest.ov), reported);
     filler.make_room();
     for n in 0..5 {
         let request = format!("room {n}");

@@ -109,8 +109,8 @@ async fn three_orders_make_one_customer_who_is_created_left_alone_and_updated(p:
     for order in three_orders() {
         seen.push(shop.insert(order).await);
     }
-    let told: Vec<_> = seen.iter().map(operations).collect();
-    assert_eq!(told, [["created", "created"], ["unchanged", "created"], ["updated", "unchanged"]]);
+    let reported: Vec<_> = seen.iter().map(operations).collect();
+    assert_eq!(reported, [["created", "created"], ["unchanged", "created"], ["updated", "unchanged"]]);
     assert!(seen.iter().all(|inserted| inserted.entities[0].id == seen[0].entities[0].id));
     let customers = shop.all(&shop.customers, "customerId").await;
     let merged = json!({"customerId": "CUST-001", "name": "Ada", "email": "ada@example.org", "tier": "platinum", "vipCode": "V-7"});

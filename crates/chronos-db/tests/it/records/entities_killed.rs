@@ -54,7 +54,7 @@ async fn run(p: &Pairing, run: &str, points: &str) -> Output {
 }
 
 /// Each order is there with its customer and its number in the product, or none of them is. Those that were
-/// told are.
+/// acknowledged are.
 async fn audit(shop: &Shop, outputs: &[&Output], what: &str) {
     let orders = shop.all(&shop.orders, "orderId").await;
     let customers = shop.all(&shop.customers, "customerId").await;
@@ -70,10 +70,10 @@ async fn audit(shop: &Shop, outputs: &[&Output], what: &str) {
         assert_eq!(product[run], n, "{what}: {product}");
     }
     for output in outputs {
-        for told in
+        for reported in
             String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.strip_prefix("wrote "))
         {
-            assert!(orders.contains_key(told), "{what}: {told} was told");
+            assert!(orders.contains_key(reported), "{what}: {reported} was acknowledged");
         }
     }
 }

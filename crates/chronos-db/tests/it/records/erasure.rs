@@ -25,7 +25,7 @@ mod alone {
         an_item_that_an_older_version_let_come_back_is_found_and_erased,
         a_lost_row_is_not_explained_by_the_erasure_of_another_item,
         the_gaps_of_older_erasures_are_explained_by_them_alone,
-        a_note_that_says_nothing_is_passed_over_and_told,
+        a_note_that_says_nothing_is_passed_over_and_reported,
         a_missing_head_is_found_by_the_next_who_misses_it,
     );
     use super::*;
@@ -275,7 +275,7 @@ async fn the_gaps_of_older_erasures_are_explained_by_them_alone(p: &Pairing) {
     store.is_damaged();
 }
 
-async fn a_note_that_says_nothing_is_passed_over_and_told(p: &Pairing) {
+async fn a_note_that_says_nothing_is_passed_over_and_reported(p: &Pairing) {
     let (env, fail) = armable();
     let store = p.opening().with(&erasing()).env(env).open();
     let users = store.users();

@@ -35,7 +35,7 @@ on_every_pairing!(
     a_queue_of_many_items_and_one_of_a_single_item_are_drained_in_one_round,
     a_queue_whose_store_fails_holds_up_no_other,
     what_other_queues_have_is_said_while_one_does_not_answer,
-    a_queue_that_does_not_answer_is_told_once_and_tried_after_growing_waits,
+    a_queue_that_does_not_answer_is_reported_once_and_tried_after_growing_waits,
 );
 
 mod processes {
@@ -610,8 +610,8 @@ async fn what_other_queues_have_is_said_while_one_does_not_answer(p: &Pairing) {
     let (store, id, _) = with_a_broken_queue(p).await;
     let stats = fallback(&store).stats().await.unwrap();
     assert_eq!((stats.queue_size, stats.by_type["CREATE"], stats.failed.len()), (1, 1, 1), "{stats:?}");
-    let told = stats.to_json();
-    assert!(told["failed"][0]["queue"].as_str().unwrap().contains("connection `away`"), "{told}");
+    let reported = stats.to_json();
+    assert!(reported["failed"][0]["queue"].as_str().unwrap().contains("connection `away`"), "{reported}");
     let list = fallback(&store).list().await.unwrap();
     assert_eq!((list.operations[0].id, list.operations.len(), list.failed.len()), (id, 1, 1), "{list:?}");
     assert_eq!(list.failed[0].error.kind(), ErrorKind::Validation, "what is there is no store");
@@ -623,7 +623,7 @@ async fn what_other_queues_have_is_said_while_one_does_not_answer(p: &Pairing) {
     assert_eq!(fallback(&store).cancel(&list.operations[0].request_id).await.unwrap().id, id);
 }
 
-async fn a_queue_that_does_not_answer_is_told_once_and_tried_after_growing_waits(p: &Pairing) {
+async fn a_queue_that_does_not_answer_is_reported_once_and_tried_after_growing_waits(p: &Pairing) {
     let (store, id, large) = with_a_broken_queue(p).await;
     let of_queue = |report: &WorkerReport| {
         let of_queue = report.failures.iter().filter(|failure| failure.job == "fallback");
@@ -631,11 +631,11 @@ async fn a_queue_that_does_not_answer_is_told_once_and_tried_after_growing_waits
     };
     let (rounds, stop) =
         (Arc::new(parking_lot::Mutex::new(Vec::new())), tokio_util::sync::CancellationToken::new());
-    let (told, stopping) = (Arc::clone(&rounds), stop.clone());
+    let (reported, stopping) = (Arc::clone(&rounds), stop.clone());
     let worker = store.chronos.worker();
     let hear = move |report: WorkerReport| {
-        told.lock().push(report);
-        if told.lock().len() == 3 {
+        reported.lock().push(report);
+        if reported.lock().len() == 3 {
             stopping.cancel();
         }
     };

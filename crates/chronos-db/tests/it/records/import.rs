@@ -9,14 +9,14 @@ on_every_pairing!(
     an_import_keeps_times_actors_and_the_order_of_each_key,
     importing_the_same_log_again_changes_nothing,
     a_key_that_comes_back_is_a_new_item,
-    a_line_that_cannot_be_carried_out_is_told_and_the_rest_goes_on,
+    a_line_that_cannot_be_carried_out_is_reported_and_the_rest_goes_on,
     an_import_that_stops_at_an_error_writes_nothing_behind_it,
     an_interrupted_import_is_finished_by_importing_again,
-    keys_are_told_apart_by_type_and_have_to_be_indexed,
+    keys_are_distinguished_by_type_and_have_to_be_indexed,
     changes_of_one_moment_are_all_kept_in_the_order_of_the_log,
     a_moment_that_was_imported_halfway_is_finished_without_a_change_too_many,
     a_change_that_changed_nothing_is_recognised_among_others_of_its_moment,
-    a_change_older_than_the_newest_is_told_if_it_was_never_imported,
+    a_change_older_than_the_newest_is_reported_if_it_was_never_imported,
     what_was_imported_without_marks_is_recognised,
     a_named_log_without_times_is_carried_out_once,
     a_named_log_goes_on_where_a_killed_import_stopped,
@@ -114,7 +114,7 @@ async fn a_key_that_comes_back_is_a_new_item(p: &Pairing) {
     assert_eq!(written(&import(&users, operations).await), [false; 4]);
 }
 
-async fn a_line_that_cannot_be_carried_out_is_told_and_the_rest_goes_on(p: &Pairing) {
+async fn a_line_that_cannot_be_carried_out_is_reported_and_the_rest_goes_on(p: &Pairing) {
     let users = p.open().users();
     import(&users, log()).await;
     let results = import(
@@ -176,7 +176,7 @@ async fn an_interrupted_import_is_finished_by_importing_again(p: &Pairing) {
     assert_eq!((found.items, found.versions), (3, 7), "no operation took place twice: {:#}", found.to_json());
 }
 
-async fn keys_are_told_apart_by_type_and_have_to_be_indexed(p: &Pairing) {
+async fn keys_are_distinguished_by_type_and_have_to_be_indexed(p: &Pairing) {
     let store = p.open_with(&json!({"collectionMaps": {"users": {"indexedProps": ["id"]}}}));
     let users = store.users();
     let operations = vec![
@@ -293,7 +293,7 @@ async fn a_change_that_changed_nothing_is_recognised_among_others_of_its_moment(
     }
 }
 
-async fn a_change_older_than_the_newest_is_told_if_it_was_never_imported(p: &Pairing) {
+async fn a_change_older_than_the_newest_is_reported_if_it_was_never_imported(p: &Pairing) {
     let users = p.open().users();
     import(&users, vec![op("create", "a", json!({"id": "a", "n": 3}), 10)]).await;
     let results =

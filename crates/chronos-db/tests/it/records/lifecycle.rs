@@ -229,14 +229,14 @@ async fn a_history_tells_who_did_what_and_why(p: &Pairing) {
     users.delete(&id).reason("gone").at(minute(3)).await.unwrap();
     users.restore(&id).to_version(0).at(minute(4)).await.unwrap();
     let history = users.history(&id).await.unwrap();
-    let told: Vec<_> = history.iter().map(|v| (v.ov, v.cv, v.op, v.at, v.payload_ov)).collect();
+    let reported: Vec<_> = history.iter().map(|v| (v.ov, v.cv, v.op, v.at, v.payload_ov)).collect();
     let expected = [
         (0, 0, Op::Create, minute(1), 0),
         (1, 1, Op::Update, minute(2), 1),
         (2, 2, Op::Delete, minute(3), 1),
         (3, 3, Op::Restore, minute(4), 0),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     let first = &history[0];
     assert_eq!(
         (first.actor.as_deref(), first.reason.as_deref(), first.request_id.as_deref()),

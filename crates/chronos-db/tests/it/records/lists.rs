@@ -21,7 +21,7 @@ on_every_pairing!(
     a_stream_gives_the_whole_list,
     a_damaged_item_is_shown_with_its_error_where_that_is_asked_for,
     items_without_a_place_in_the_order_come_last_with_their_error_where_that_is_asked_for,
-    a_property_that_no_document_has_is_told,
+    a_property_that_no_document_has_is_reported,
     what_has_no_room_in_the_index_is_found_and_sorted_by_all_the_same,
 );
 
@@ -324,7 +324,7 @@ async fn items_without_a_place_in_the_order_come_last_with_their_error_where_tha
 }
 
 /// F19.
-async fn a_property_that_no_document_has_is_told(p: &Pairing) {
+async fn a_property_that_no_document_has_is_reported(p: &Pairing) {
     let users = p.open().users();
     let unknown = async |list: List| list.await.unwrap().unknown;
     assert_eq!(

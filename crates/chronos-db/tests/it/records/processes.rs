@@ -35,9 +35,9 @@ async fn writers_in_separate_processes_all_succeed_without_a_hole(p: &Pairing) {
         children.into_iter().map(|child| child.wait_with_output().unwrap()).collect::<Vec<_>>()
     });
     for output in wait.await.unwrap() {
-        let (told, errors) =
+        let (reported, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && told.contains("all written"), "{told}\n{errors}");
+        assert!(output.status.success() && reported.contains("all written"), "{reported}\n{errors}");
     }
     let versions = PROCESSES * WRITERS * EACH;
     let history = users.history(&id).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the documentation of the legacy library shows, told from its beginning to its end.
+//! What the documentation of the legacy library shows, from its beginning to its end.
 
 use chronos_db::{Op, json};
 
@@ -63,7 +63,7 @@ async fn a_write_that_meets_a_lock_waits_and_takes_place_when_the_lock_is_given_
     lock.release().await.unwrap();
     assert_eq!(store.chronos.fallback().unwrap().retry_due().await.unwrap().done, 1);
     let history = users.history(&id).await.unwrap();
-    let told: Vec<_> = history.iter().map(|version| (version.op, version.actor.as_deref())).collect();
-    assert_eq!(told, [(Op::Create, None), (Op::Update, None), (Op::Update, Some("ann"))]);
+    let reported: Vec<_> = history.iter().map(|version| (version.op, version.actor.as_deref())).collect();
+    assert_eq!(reported, [(Op::Create, None), (Op::Update, None), (Op::Update, Some("ann"))]);
     assert_eq!(super::pairing::document(&users, &id).await, json!({ "n": 1, "m": 1 }));
 }

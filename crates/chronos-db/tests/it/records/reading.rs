@@ -12,7 +12,7 @@ use super::pairing::{Pairing, Store, minute, namespace, on_every_pairing};
 
 on_every_pairing!(
     a_version_on_its_way_is_waited_for_by_who_reads_the_past,
-    a_number_that_never_gets_a_row_is_closed_before_the_past_is_told,
+    a_number_that_never_gets_a_row_is_closed_before_the_past_is_read,
     the_past_of_long_ago_is_read_without_waiting_for_anybody,
     a_locked_item_holds_up_the_restore_of_no_other,
 );
@@ -84,7 +84,7 @@ async fn a_version_on_its_way_is_waited_for_by_who_reads_the_past(p: &Pairing) {
     assert_eq!(past(&users, &id, taken.now, taken.first).await, [1; 5]);
 }
 
-async fn a_number_that_never_gets_a_row_is_closed_before_the_past_is_told(p: &Pairing) {
+async fn a_number_that_never_gets_a_row_is_closed_before_the_past_is_read(p: &Pairing) {
     let store = p.open();
     let users = store.users();
     let id = users.create(json!({"n": 0})).await.unwrap().id;

@@ -163,13 +163,13 @@ async fn a_restore_tells_its_progress(p: &Pairing) {
     for n in 0..5 {
         users.create(json!({ "n": n })).await.unwrap();
     }
-    let told: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let hear = Arc::clone(&told);
+    let reported: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let hear = Arc::clone(&reported);
     let restore = users
         .restore_collection()
         .to_cv(2)
         .page_size(2, 2)
         .on_progress(move |so_far| hear.lock().push(so_far.items));
     assert_eq!(counts(&restore.await.unwrap()), (5, 0, 2, 3, 0));
-    assert_eq!(*told.lock(), [2, 4, 5]);
+    assert_eq!(*reported.lock(), [2, 4, 5]);
 }

@@ -1,4 +1,4 @@
-//! Retention among several processes: what one prunes or erases, another meets without having been told.
+//! Retention among several processes: what one prunes or erases, another meets without knowing of it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is measured of operations and told of them: each once, and nothing that is a user's.
+//! Metrics and log events of operations: each once, and nothing that is a user's.
 
 use std::io;
 use std::path::Path;
@@ -244,8 +244,8 @@ async fn neither_documents_nor_secrets_stand_in_events_or_labels(p: &Pairing) {
     // While there is one listener, `tracing` asks that of the thread which tells something for the first time; with
     // a second one it asks all, and other tests on threads without one decide nothing.
     let _beside = tracing::Dispatch::new(tracing_subscriber::registry().with(ours.clone()));
-    let told = tracing::Dispatch::new(tracing_subscriber::registry().with(writer).with(ours));
-    let _until_dropped = tracing::dispatcher::set_default(&told);
+    let reported = tracing::Dispatch::new(tracing_subscriber::registry().with(writer).with(ours));
+    let _until_dropped = tracing::dispatcher::set_default(&reported);
     let users = store.users();
     let id = users.create(json!({"n": 1, "text": MARK})).actor(MARK).reason(MARK).await.unwrap().id;
     users.update(&id, json!({"text": MARK})).expect_ov(7).await.unwrap_err();
@@ -261,8 +261,8 @@ async fn neither_documents_nor_secrets_stand_in_events_or_labels(p: &Pairing) {
     users.flush(TIMEOUT).await.unwrap();
     users.restore_collection().to_cv(0).await.unwrap();
 
-    let (told, measured) = (lines.text(), recorded.handle.render());
-    for (what, text) in [("events", &told), ("metrics", &measured)] {
+    let (reported, measured) = (lines.text(), recorded.handle.render());
+    for (what, text) in [("events", &reported), ("metrics", &measured)] {
         assert!(!text.contains(MARK), "{what}: {text}");
         let secrets = match p.kind {
             Kind::ReplicaSetS3 => vec![servers::s3().secret_key],
@@ -276,8 +276,8 @@ async fn neither_documents_nor_secrets_stand_in_events_or_labels(p: &Pairing) {
     }
     assert!(!measured.contains(&id.to_string()), "{measured}");
     let line = |parts: &[&str]| {
-        let found = told.lines().any(|line| parts.iter().all(|part| line.contains(part)));
-        assert!(found, "{parts:?} in {told}");
+        let found = reported.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(found, "{parts:?} in {reported}");
     };
     line(&[
         "INFO chronos-operation:",

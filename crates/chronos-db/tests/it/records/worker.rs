@@ -41,9 +41,9 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 /// One round of a worker that leaves alone what was done within an hour.
 async fn one_round(chronos: &Chronos) -> WorkerReport {
-    let (report, told) = (Arc::new(Mutex::new(None)), Arc::new(Notify::new()));
-    let (seen, tells) = (Arc::clone(&report), Arc::clone(&told));
-    let stop = async move { told.notified().await };
+    let (report, reported) = (Arc::new(Mutex::new(None)), Arc::new(Notify::new()));
+    let (seen, tells) = (Arc::clone(&report), Arc::clone(&reported));
+    let stop = async move { reported.notified().await };
     chronos
         .worker()
         .run(HOUR, stop, move |round| {
@@ -219,13 +219,13 @@ async fn collections_that_cannot_be_looked_at_wait_each_for_itself(p: &Pairing) 
         let (rounds, enough) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
         let (seen, tells) = (Arc::clone(&rounds), Arc::clone(&enough));
         let stop = async move { enough.notified().await };
-        let told = move |round| {
+        let reported = move |round| {
             seen.lock().push(round);
             if seen.lock().len() == count {
                 tells.notify_one();
             }
         };
-        worker.run(Duration::from_millis(1), stop, told).await;
+        worker.run(Duration::from_millis(1), stop, reported).await;
         std::mem::take(&mut *rounds.lock())
     };
     broken.switch_on(documents::Call::Scan, Fault::Before);

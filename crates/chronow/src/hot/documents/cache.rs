@@ -56,7 +56,7 @@ pub(super) struct SubscriptionCache {
     /// When it was looked last whether messages wait for a key that is free.
     pub(super) rechecked_at: AtomicI64,
     /// One waiter is woken when this process makes something available.
-    pub(super) told: Notify,
+    pub(super) notify: Notify,
     /// The waiter who has this looks for what other processes do.
     pub(super) looker: Semaphore,
     /// The last pull of this process left something, as far as it knows.
@@ -79,7 +79,7 @@ impl Default for SubscriptionCache {
             settled: AtomicU64::new(0),
             gc_at: AtomicI64::new(0),
             rechecked_at: AtomicI64::new(0),
-            told: Notify::new(),
+            notify: Notify::new(),
             looker: Semaphore::new(1),
             left: AtomicBool::new(false),
         }

@@ -70,7 +70,7 @@ impl Engine {
         {
             return Ok(false);
         }
-        tracing::info!(subscription = %name, "subscription removed: nobody used it");
+        tracing::info!(subscription = %name, "subscription removed: it was unused");
         self.remove_subscription(name, Some(&listed.id)).await
     }
 

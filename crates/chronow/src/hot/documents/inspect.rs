@@ -184,15 +184,15 @@ impl Engine {
         for (listed, cursor) in
             topic.listed().filter_map(|l| cursors.iter().find(|c| c.subscription == l.id).map(|c| (l, c)))
         {
-            let told = self.subscription_stats(&topic, listed, cursor, &scheduled, now).await?;
+            let counted = self.subscription_stats(&topic, listed, cursor, &scheduled, now).await?;
             if listed.name.starts_with("__") {
-                stats.internal.extend(told);
+                stats.internal.extend(counted);
             } else {
-                stats.subscriptions.extend(told);
+                stats.subscriptions.extend(counted);
             }
         }
-        for told in [&mut stats.subscriptions, &mut stats.internal] {
-            told.sort_by(|a, b| a.subscription.cmp(&b.subscription));
+        for counted in [&mut stats.subscriptions, &mut stats.internal] {
+            counted.sort_by(|a, b| a.subscription.cmp(&b.subscription));
         }
         Ok(stats)
     }

@@ -39,8 +39,8 @@ impl Engine {
             .acquire()
             .await
             .map_err(|e| Error::new(ErrorKind::Closed, "the hot tier is closed").caused_by(e))?;
-        // What was told until now is seen by this pull.
-        let _ = cache.told.notified().now_or_never();
+        // What was notified until now is seen by this pull.
+        let _ = cache.notify.notified().now_or_never();
         cache.left.store(false, Ordering::Relaxed);
         let most = (max as usize).min(MOST);
         let mut pulled = Pulled::default();
@@ -84,7 +84,7 @@ impl Engine {
         }
         if more || pulled.deliveries.len() >= most {
             cache.left.store(true, Ordering::Relaxed);
-            cache.told.notify_one();
+            cache.notify.notify_one();
         }
         self.gc_sometimes(name, &context, pulled.deliveries.is_empty()).await;
         Ok(pulled)

@@ -40,7 +40,7 @@ struct Task {
 struct Planned {
     task: Task,
     in_flight: InFlight,
-    told: Settled,
+    result: Settled,
     ordering_group: Option<String>,
 }
 
@@ -52,16 +52,17 @@ impl Engine {
     ) -> Result<SettleAndStartResult> {
         let settles = step.settle.len();
         let tasks = step.settle.into_iter().map(|(lock, settle)| (lock, Step::Settle(settle)));
-        let told = self
+        let results = self
             .carry_out(name, tasks.chain(step.start.into_iter().map(|lock| (lock, Step::Start))).collect())
             .await?;
-        let started = told[settles..].iter().map(|told| *told == Settled::Done).collect();
-        Ok(SettleAndStartResult { settled: told[..settles].to_vec(), started })
+        let started = results[settles..].iter().map(|result| *result == Settled::Done).collect();
+        Ok(SettleAndStartResult { settled: results[..settles].to_vec(), started })
     }
 
     pub(super) async fn renew(&self, name: &SubscriptionName, locks: Vec<Lock>) -> Result<Vec<bool>> {
-        let told = self.carry_out(name, locks.into_iter().map(|lock| (lock, Step::Renew)).collect()).await?;
-        Ok(told.into_iter().map(|told| told == Settled::Done).collect())
+        let results =
+            self.carry_out(name, locks.into_iter().map(|lock| (lock, Step::Renew)).collect()).await?;
+        Ok(results.into_iter().map(|result| result == Settled::Done).collect())
     }
 
     /// The subscription as it was lately, with the time of now.
@@ -79,14 +80,14 @@ impl Engine {
     }
 
     async fn carry_out(&self, name: &SubscriptionName, steps: Vec<(Lock, Step)>) -> Result<Vec<Settled>> {
-        let mut told = vec![Settled::Lost; steps.len()];
+        let mut results = vec![Settled::Lost; steps.len()];
         if steps.is_empty() {
-            return Ok(told);
+            return Ok(results);
         }
         let context = match self.recent_context(name).await {
             Ok(context) => context,
             // With the subscription all its locks are gone.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(told),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(results),
             Err(error) => return Err(error),
         };
         let mut tasks: Vec<Task> =
@@ -115,7 +116,7 @@ impl Engine {
                 let outcomes = self.documents.apply(batch).await?;
                 for (plan, outcome) in planned.into_iter().zip(outcomes) {
                     if self.took_place(&plan, &outcome).await? {
-                        told[plan.task.index] = plan.told;
+                        results[plan.task.index] = plan.result;
                         if let Some(ordering_group) = plan.ordering_group.clone().filter(|ordering_group| {
                             plan.in_flight.record.ordering_group().as_ref() != Some(ordering_group)
                         }) {
@@ -133,11 +134,11 @@ impl Engine {
                 self.env.fail.hit("bus.before_wake")?;
                 self.wake(freed).await?;
                 if context.subscription.options.auto_delete.is_some()
-                    && told.iter().any(|told| *told != Settled::Lost)
+                    && results.iter().any(|result| *result != Settled::Lost)
                 {
                     self.note_work(name, context).await;
                 }
-                return Ok(told);
+                return Ok(results);
             }
         }
         Err(too_contended("the messages' locks"))
@@ -217,7 +218,7 @@ impl Engine {
         let mut record = before.record.clone();
         record.rev = self.new_revision();
         let (body, now) = (&before.body, context.now);
-        let told = match &task.step {
+        let result = match &task.step {
             Step::Settle(settle) => self.settled(context, &mut record, body, settle, now),
             Step::Start if record.starts >= context.subscription.options.max_deliveries => {
                 let reason = if record.why.is_empty() { USED_UP.to_owned() } else { record.why.clone() };
@@ -235,7 +236,7 @@ impl Engine {
             }
         };
         let ordering_group = before.record.ordering_group();
-        Some(Planned { task, in_flight: InFlight { record, body: body.clone() }, told, ordering_group })
+        Some(Planned { task, in_flight: InFlight { record, body: body.clone() }, result, ordering_group })
     }
 
     fn settled(

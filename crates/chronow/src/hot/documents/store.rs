@@ -102,7 +102,7 @@ impl Engine {
         self.in_time(async { Ok(*self.make().await?) }).await
     }
 
-    /// The same for who only looks: a user who may not make what is missing looks without it.
+    /// The same for reading alone: a user who may not create what is missing reads without it.
     pub(super) async fn looking(&self) -> Result<()> {
         self.check_open()?;
         match self.in_time(async { self.make().await.map(drop).map_err(Error::from) }).await {
@@ -164,7 +164,7 @@ impl Engine {
     fn tell_those(&self, such: impl Fn(&str, &str) -> bool) {
         for cache in self.caches.lock().values() {
             if cache.ids.lock().as_ref().is_some_and(|(topic, id)| such(topic, id)) {
-                cache.told.notify_one();
+                cache.notify.notify_one();
             }
         }
     }
@@ -180,8 +180,8 @@ impl Engine {
     /// Tells everybody, of something that is gone.
     pub(super) fn tell_all(&self) {
         for cache in self.caches.lock().values() {
-            cache.told.notify_waiters();
-            cache.told.notify_one();
+            cache.notify.notify_waiters();
+            cache.notify.notify_one();
         }
     }
 
@@ -238,7 +238,7 @@ impl Engine {
 
     pub(super) async fn write_one(&self, collection: &Namespace, write: Write) -> Result<Outcome> {
         let mut outcomes = self.write(collection, [write]).await?;
-        outcomes.pop().ok_or_else(|| Error::new(ErrorKind::HotTier, "the document store told no outcome"))
+        outcomes.pop().ok_or_else(|| Error::new(ErrorKind::HotTier, "the document store returned no outcome"))
     }
 
     /// Delivery records that match, in order.

@@ -38,7 +38,7 @@ impl Engine {
             let Some(left) = self.left_until(end) else { return Ok(()) };
             let looker = tokio::select! {
                 biased;
-                () = context.cache.told.notified() => None,
+                () = context.cache.notify.notified() => None,
                 looker = context.cache.looker.acquire() => Some(looker),
                 () = self.env.clock.sleep(left) => return Ok(()),
             };
@@ -64,13 +64,13 @@ impl Engine {
     async fn look_until(&self, context: &SubscriptionContext, end: Timestamp) -> Result<()> {
         let (mut pause, mut looks) = (SHORTEST, 0_u32);
         while let Some(left) = self.left_until(end) {
-            let told = tokio::select! {
-                () = context.cache.told.notified() => true,
+            let notified = tokio::select! {
+                () = context.cache.notify.notified() => true,
                 () = self.env.clock.sleep(pause.min(left)) => false,
             };
             pause = (pause * 2).min(LONGEST);
             looks += 1;
-            if self.has_something(context, told || looks.is_multiple_of(LOOKS_PER_RECORDS)).await? {
+            if self.has_something(context, notified || looks.is_multiple_of(LOOKS_PER_RECORDS)).await? {
                 return Ok(());
             }
         }

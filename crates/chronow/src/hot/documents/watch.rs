@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_millis(30);
 const ENDS_MS: i64 = 100;
 const ENDS: u64 = 500;
 
-/// How long it is remembered which ends were told without being written.
-const TOLD_MS: i64 = 60_000;
+/// How long it is remembered which ends were reported without being written.
+const REPORTED_MS: i64 = 60_000;
 
 /// The pause after a store did not answer.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -40,9 +40,9 @@ struct Watcher {
     ready: VecDeque<Change>,
     /// Values whose time was over by then have been ended.
     ended: i64,
-    /// Where this user may not write: the values whose end was told all the same, with their versions and the
+    /// Where this user may not write: the values whose end was reported all the same, with their versions and the
     /// end of their time.
-    told: HashMap<String, (i64, i64)>,
+    reported: HashMap<String, (i64, i64)>,
     /// When it was looked last, by the store's clock: what comes later is looked for the next time, also
     /// after an interruption.
     looked_at: Option<i64>,
@@ -63,7 +63,7 @@ impl Engine {
         let mut watcher = Watcher {
             engine: self,
             ended: now.as_millis(),
-            told: HashMap::new(),
+            reported: HashMap::new(),
             of: scope.clone(),
             scope: scope_prefix(scope),
             prefix: prefix.to_owned(),
@@ -106,7 +106,7 @@ impl Watcher {
                 let version = u64::try_from(int(&change, "v")?).unwrap_or(0);
                 let deleted = change.get_bool("d").unwrap_or(false);
                 let expired = change.get_bool("x").unwrap_or(false);
-                if expired && self.told.remove(key).is_some() {
+                if expired && self.reported.remove(key).is_some() {
                     // A process that may write came later.
                     recent.insert(id);
                     continue;
@@ -145,7 +145,7 @@ impl Watcher {
                 ended => ended?,
             }
         }
-        self.told.retain(|_, (_, until)| now - *until < TOLD_MS);
+        self.reported.retain(|_, (_, until)| now - *until < REPORTED_MS);
         self.ended = match found.last() {
             // Others may end in the same millisecond.
             Some(last) if full => int(last, "until")? - 1,
@@ -157,16 +157,16 @@ impl Watcher {
 
     /// Tells the end of a value that this user may not write, once.
     fn tell_end(&mut self, key: &str, version: i64, until: i64) {
-        if self.told.get(key).is_some_and(|(told, _)| *told == version) {
+        if self.reported.get(key).is_some_and(|(reported, _)| *reported == version) {
             return;
         }
-        self.told.insert(key.to_owned(), (version, until));
+        self.reported.insert(key.to_owned(), (version, until));
         // The process that writes the end gives it a higher version than the value's.
         let version = u64::try_from(version).unwrap_or(0).saturating_add(1);
         self.ready.push_back(Change { key: key.to_owned(), version, deleted: true, expired: true });
     }
 
-    /// The next change. A failure that may pass is told, and watching goes on; after another one there is
+    /// The next change. A failure that may pass is returned, and watching goes on; after another one there is
     /// nothing more.
     async fn next(&mut self) -> Option<Result<Change>> {
         if self.over {

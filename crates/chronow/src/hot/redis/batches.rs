@@ -150,7 +150,7 @@ impl Batch {
         Ok(())
     }
 
-    /// The arguments, for the topic of this stamp; the script that looks up more is also told whether it is
+    /// The arguments, for the topic of this stamp; the script that looks up more also gets whether it is
     /// the last try.
     pub(super) fn args(&self, stamp: &str, last: Option<bool>) -> Args {
         let mut args = Args::new().arg(stamp);

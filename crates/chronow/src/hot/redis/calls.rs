@@ -12,7 +12,7 @@ use crate::{Error, ErrorKind, Result, SubscriptionName, TopicName};
 /// Before the stamp of a topic that is being removed.
 pub(super) const DYING: &str = "dying:";
 
-/// So many shards are asked at a time.
+/// How many shards are asked at a time.
 const TOGETHER: usize = 16;
 
 /// Does things on many shards, some at a time.

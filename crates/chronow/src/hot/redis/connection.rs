@@ -50,7 +50,7 @@ pub(super) struct Connection {
     calls: TaskTracker,
     /// Connections for one user at a time, while nobody uses them.
     pub(super) idle: Mutex<Vec<Own>>,
-    /// How often the server turned out to be no master any more.
+    /// How often the server turned out not to be the master any more.
     pub(super) demoted: watch::Sender<u64>,
 }
 
@@ -159,7 +159,7 @@ impl Connection {
         self.demoted.send_modify(|times| *times += 1);
     }
 
-    /// Changes when the server turns out to be no master any more.
+    /// Changes when the server turns out not to be the master any more.
     pub(super) fn demotions(&self) -> watch::Receiver<u64> {
         self.demoted.subscribe()
     }
@@ -195,8 +195,8 @@ impl Connection {
 
     /// Sends a command to the node that has its key, or to where that node says the key is going.
     async fn send_to_owner(&self, mut connection: ClusterConnection, cmd: &Cmd) -> RedisResult<Value> {
-        let told = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
-        let moving = match &told {
+        let answer = connection.req_packed_command(cmd).await.and_then(Value::extract_error);
+        let moving = match &answer {
             Err(error) if error.kind() == RedisKind::Server(ServerErrorKind::Ask) => {
                 error.redirect_node().map(|(node, _)| node.to_owned())
             }
@@ -206,9 +206,9 @@ impl Connection {
         let (Some((host, port)), Some(configured)) =
             (moving.as_deref().and_then(|node| node.rsplit_once(':')), configured)
         else {
-            return told;
+            return answer;
         };
-        let Ok(port) = port.parse() else { return told };
+        let Ok(port) = port.parse() else { return answer };
         let addr = match configured.addr() {
             ConnectionAddr::TcpTls { .. } => {
                 ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }
@@ -224,8 +224,8 @@ impl Connection {
         let asking = redis::cmd("ASKING");
         let mut both = redis::pipe();
         both.add_command(asking).ignore().add_command(cmd.clone());
-        let (told,): (Value,) = both.query_async(&mut connection).await?;
-        told.extract_error()
+        let (answer,): (Value,) = both.query_async(&mut connection).await?;
+        answer.extract_error()
     }
 
     /// As [`Self::send_to_owner`]. Where the node says that the key is going, each command asks by itself.

@@ -24,7 +24,7 @@ impl RedisHot {
     ) -> ScriptResult<Page<DeadLetter>> {
         let (after, limit) = (after.map(cursor).transpose()?, limit.min(MAX_LETTERS));
         let mut found = Vec::new();
-        // Behind what a shard told, which had no room for more, nothing may be told of another one.
+        // Where a shard had room for no more, nothing behind its last one may be returned of another shard.
         let mut least: Option<(u64, u16)> = None;
         for shard in 0..known.shards {
             let from = match after {
@@ -86,12 +86,12 @@ impl RedisHot {
         }
         found.sort_unstable();
         found.truncate(limit as usize);
-        let told = found.into_iter().map(|((score, shard), id)| DeadLetterId {
+        let ids = found.into_iter().map(|((score, shard), id)| DeadLetterId {
             id,
             cursor: format!("{score}.{shard}"),
             failed_at: Timestamp::from_millis((score / 1_000).cast_signed()),
         });
-        Ok(told.collect())
+        Ok(ids.collect())
     }
 
     pub(super) async fn get_dead(

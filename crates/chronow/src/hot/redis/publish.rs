@@ -37,11 +37,11 @@ impl RedisHot {
         let mut last = false;
         loop {
             let args = batch.args(&known.stamp, Some(last));
-            let told = match confirm {
+            let published = match confirm {
                 Some(confirm) => self.ask_and_confirm(topic, shard, &scripts::publish, &args, confirm).await,
                 None => self.ask_topic(topic, shard, &scripts::publish, &args).await,
             };
-            let Err(ScriptError::Crowded(names)) = told else { return told };
+            let Err(ScriptError::Crowded(names)) = published else { return published };
             // What one of those that are furthest behind needs no more may make room. If they need it all,
             // there is none.
             last = true;
@@ -115,7 +115,7 @@ impl RedisHot {
             }
         }
         published.into_iter().collect::<Option<Vec<_>>>().ok_or_else(|| {
-            Error::new(ErrorKind::HotTier, "Redis accepted messages without telling their ids").into()
+            Error::new(ErrorKind::HotTier, "Redis accepted messages without returning their ids").into()
         })
     }
 

@@ -21,10 +21,10 @@ use crate::{Result, SubscriptionName, Timestamp};
 /// More are not handed out at once, whatever is asked for: a script blocks the server while it runs.
 pub(super) const MAX_PER_PULL: u32 = 1_000;
 
-/// A pull looks so long for what a filter lets pass.
+/// How long a pull looks for what a filter lets pass.
 const MAX_SIFTING: Duration = Duration::from_millis(100);
 
-/// A shard that refused what it was asked is asked again after so long.
+/// After how long a shard that refused is asked again.
 pub(super) const REFUSED: Duration = Duration::from_millis(200);
 
 impl RedisHot {

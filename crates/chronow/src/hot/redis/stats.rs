@@ -12,7 +12,7 @@ use super::script_result::{Known, ScriptResult};
 use crate::hot::{SubscriptionStats, TopicStats};
 use crate::{Result, TopicName};
 
-/// So many subscriptions are looked at by one script.
+/// How many subscriptions one script looks at.
 const TOGETHER: usize = 16;
 
 /// What a shard says of itself.

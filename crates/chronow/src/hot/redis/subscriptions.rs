@@ -293,9 +293,9 @@ impl RedisHot {
                 // Then the first shard removes nothing at this moment, either; and a consumer that has a lock
                 // on any shard is at work.
                 Err(ScriptError::Failed(error)) if is_refusal(&error) => {
-                    tracing::debug!(%error, %subscription, "the first shard is not told that a subscription is in use");
+                    tracing::debug!(%error, %subscription, "the first shard could not be notified that a subscription is in use");
                 }
-                told => drop(told?),
+                result => drop(result?),
             }
         }
         Ok(())

@@ -82,7 +82,7 @@ impl RedisHot {
             topic = topic.name(),
             shard,
             subscriptions = names.len(),
-            "brought a topic to the shape of this version"
+            "migrated a topic to the layout of this version"
         );
         Ok(())
     }

@@ -20,9 +20,9 @@ use super::script::{Args, scripts};
 use super::script_result::{Known, ScriptError, ScriptResult};
 use crate::{Error, ErrorKind, Result, SubscriptionName};
 
-/// Who waits looks again after so long.
+/// After how long a waiter looks again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// For so long a consumer that waits is called, unless it says so again.
+/// How long a consumer that waits is called, unless it says so again.
 const WAITS: Duration = Duration::from_secs(15);
 
 /// What a consumer that waits has put on each shard. The next one who waits for the same takes its place
@@ -73,7 +73,7 @@ impl Drop for Armed<'_> {
 }
 
 impl RedisHot {
-    /// Waits until there may be something for a subscription, at most so long.
+    /// Waits until there may be something for a subscription, at most this long.
     pub(super) async fn wait_for(&self, subscription: &SubscriptionName, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout.min(Duration::from_secs(24 * 3_600));
         // First listen, then look: what comes after the look is heard.

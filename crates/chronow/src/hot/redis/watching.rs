@@ -27,7 +27,7 @@ const TROUBLE: Duration = Duration::from_secs(1);
 
 /// What a message on the channel says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Told {
+struct Notice {
     key: String,
     version: u64,
     what: What,
@@ -35,7 +35,7 @@ struct Told {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// There is a value, for so long if not for ever.
+    /// There is a value, for this long if not for ever.
     Set(Option<Duration>),
     /// There is one, and nobody said for how long.
     SetForSome,
@@ -44,7 +44,7 @@ enum What {
     Deleted,
 }
 
-impl Told {
+impl Notice {
     /// Reads `{version}:{what}:{key}`.
     fn read(message: &[u8]) -> Option<Self> {
         let mut parts = std::str::from_utf8(message).ok()?.splitn(3, ':');
@@ -127,8 +127,8 @@ impl Watch {
     }
 
     /// What a message means for a watcher.
-    async fn note(&mut self, told: Told) -> Option<Change> {
-        let Told { key, version, what } = told;
+    async fn note(&mut self, notice: Notice) -> Option<Change> {
+        let Notice { key, version, what } = notice;
         if !key.starts_with(&self.prefix) {
             return None;
         }
@@ -214,8 +214,8 @@ impl Watch {
                 biased;
                 heard = self.receiver.recv() => match heard {
                     Ok(Heard::Message(message)) => {
-                        if let Some(told) = Told::read(&message)
-                            && let Some(change) = self.note(told).await
+                        if let Some(notice) = Notice::read(&message)
+                            && let Some(change) = self.note(notice).await
                         {
                             return Some(Ok(change));
                         }
@@ -329,16 +329,18 @@ mod tests {
 
     #[test]
     fn messages_of_this_and_of_older_versions_are_read() {
-        let told = |text: &str| Told::read(text.as_bytes()).map(|told| (told.version, told.what, told.key));
+        let notice = |text: &str| {
+            Notice::read(text.as_bytes()).map(|notice| (notice.version, notice.what, notice.key))
+        };
         let key = || "a:b@c".to_owned();
         let left = Duration::from_millis(1_500);
-        assert_eq!(told("7:0@1500:a:b@c"), Some((7, What::Set(Some(left)), key())));
-        assert_eq!(told("7:0@:a:b@c"), Some((7, What::Set(None), key())));
-        assert_eq!(told("7:t@1500:a:b@c"), Some((7, What::Time(left), key())));
-        assert_eq!(told("7:1:a:b@c"), Some((7, What::Deleted, key())));
-        assert_eq!(told("7:0:a:b@c"), Some((7, What::SetForSome, key())));
+        assert_eq!(notice("7:0@1500:a:b@c"), Some((7, What::Set(Some(left)), key())));
+        assert_eq!(notice("7:0@:a:b@c"), Some((7, What::Set(None), key())));
+        assert_eq!(notice("7:t@1500:a:b@c"), Some((7, What::Time(left), key())));
+        assert_eq!(notice("7:1:a:b@c"), Some((7, What::Deleted, key())));
+        assert_eq!(notice("7:0:a:b@c"), Some((7, What::SetForSome, key())));
         for other in ["mark:abc", "", "7", "7:0@x:k"] {
-            assert_eq!(told(other), None, "{other}");
+            assert_eq!(notice(other), None, "{other}");
         }
     }
 }

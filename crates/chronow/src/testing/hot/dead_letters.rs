@@ -145,7 +145,7 @@ pub async fn a_redrive_reaches_its_subscription_only(hot: Arc<dyn HotTier>) {
     bus.at_rest(&other).await;
 }
 
-/// A redrive may take the oldest so many.
+/// A redrive takes at most this many, the oldest first.
 pub async fn a_redrive_may_take_the_oldest(hot: Arc<dyn HotTier>) {
     let bus = Bus::new(hot).await;
     let (subscription, ids) = dead_lettered(&bus, "s", 5).await;

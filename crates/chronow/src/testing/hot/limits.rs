@@ -157,7 +157,7 @@ pub async fn a_purge_removes_messages_and_nothing_else(hot: Arc<dyn HotTier>) {
     assert_eq!(texts(&bus.take(&one, 1).await), ["dead"]);
 }
 
-/// A publisher that was not told of its success repeats the publish under its dedup id, and must not bring
+/// A publisher that got no acknowledgement repeats the publish under its dedup id, and must not bring
 /// back what was purged meanwhile: that the message was accepted stays true. Only taking a message back by
 /// its id frees that.
 pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<dyn HotTier>) {

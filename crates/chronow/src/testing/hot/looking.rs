@@ -103,7 +103,7 @@ pub async fn counts_are_exact_at_rest(hot: Arc<dyn HotTier>) {
         (1, 0, 0, 0),
         "{theirs:?}"
     );
-    // Ages grow, so the other one is told later.
+    // Ages grow, so the other one is read later.
     assert!(theirs.oldest_age <= bus.stats(&subscription).await.oldest_age);
     let both = bus.take(&subscription, 2).await;
     assert_eq!(texts(&both), ["unread", "for both"]);

@@ -362,8 +362,8 @@ pub async fn numbers_do_not_overflow(hot: Arc<dyn HotTier>) {
     assert_eq!(kind(memory.hot.increment(&memory.scope, "k", -1, None).await), ErrorKind::Validation);
 }
 
-/// An increment keeps the time, unless it is told another.
-pub async fn an_increment_keeps_the_time_unless_told(hot: Arc<dyn HotTier>) {
+/// An increment keeps the time to live, unless it gets another.
+pub async fn an_increment_keeps_the_time_unless_it_gets_another(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     memory.set_for("k", "1", 3_600_000).await;
     memory.add("k", 1).await;

@@ -13,11 +13,11 @@ use crate::{Result, Scope};
 
 async fn next(changes: &mut BoxStream<'static, Result<Change>>) -> Change {
     let next = tokio::time::timeout(TIMEOUT, changes.next()).await;
-    next.unwrap_or_else(|_| panic!("a change was not told")).unwrap().unwrap()
+    next.unwrap_or_else(|_| panic!("a change was not reported")).unwrap().unwrap()
 }
 
-/// Reads until the change that is waited for; those of the same key before it may be told together with it.
-async fn until_told(
+/// Reads until the change that is waited for; those of the same key before it may be reported together with it.
+async fn until_reported(
     changes: &mut BoxStream<'static, Result<Change>>,
     key: &str,
     version: u64,
@@ -39,14 +39,14 @@ pub async fn a_watch_tells_changes_and_deletions(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     let mut changes = memory.hot.watch(&memory.scope, "").await.unwrap();
     let version = memory.set("k", "1").await;
-    until_told(&mut changes, "k", version, false).await;
+    until_reported(&mut changes, "k", version, false).await;
     memory.set("k", "2").await;
     let version = memory.set("k", "3").await;
-    until_told(&mut changes, "k", version, false).await;
+    until_reported(&mut changes, "k", version, false).await;
     let version = memory.tombstone("k").await;
-    until_told(&mut changes, "k", version, true).await;
+    until_reported(&mut changes, "k", version, true).await;
     let version = memory.add("n", 4).await.version;
-    until_told(&mut changes, "n", version, false).await;
+    until_reported(&mut changes, "n", version, false).await;
     assert!(memory.hot.remove(&memory.scope, "n").await.unwrap());
     loop {
         let change = next(&mut changes).await;
@@ -69,7 +69,7 @@ pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn HotTier>) {
     elsewhere.set("user*/1", "1").await;
     let other = memory.set("userx/1", "1").await;
     let version = memory.set("user*/1", "1").await;
-    until_told(&mut users, "user*/1", version, false).await;
+    until_reported(&mut users, "user*/1", version, false).await;
     let mut seen = vec![next(&mut everything).await, next(&mut everything).await];
     seen.sort_by(|a, b| a.key.cmp(&b.key));
     let expected = [("user*/1", version), ("userx/1", other)].map(|(key, version)| Change {
@@ -81,7 +81,7 @@ pub async fn a_watch_sees_its_prefix_and_scope_only(hot: Arc<dyn HotTier>) {
     assert_eq!(seen, expected);
 }
 
-/// A watch begins now: what was before is not told.
+/// A watch begins now: what was before is not reported.
 pub async fn a_watch_begins_now(hot: Arc<dyn HotTier>) {
     let memory = Memory::new(hot);
     for n in 0..5 {
@@ -89,7 +89,7 @@ pub async fn a_watch_begins_now(hot: Arc<dyn HotTier>) {
     }
     let mut changes = memory.hot.watch(&memory.scope, "").await.unwrap();
     let version = memory.set("new", "1").await;
-    until_told(&mut changes, "new", version, false).await;
+    until_reported(&mut changes, "new", version, false).await;
     drop(changes);
     memory.set("new", "2").await;
 }
@@ -115,7 +115,11 @@ pub async fn a_watch_tells_the_end_of_a_value(hot: Arc<dyn HotTier>) {
         if change.expired {
             assert!(change.deleted, "{change:?}");
             assert_eq!(memory.get(&change.key).await, None);
-            assert_eq!(ended.insert(change.key.clone(), change.version), None, "{change:?} was told before");
+            assert_eq!(
+                ended.insert(change.key.clone(), change.version),
+                None,
+                "{change:?} was reported before"
+            );
         }
     }
     assert_eq!(ended.keys().collect::<Vec<_>>(), ["old", "other", "ours", "own"]);
@@ -123,5 +127,5 @@ pub async fn a_watch_tells_the_end_of_a_value(hot: Arc<dyn HotTier>) {
     assert!(memory.get("once more").await.unwrap().version > again);
     let version = memory.set("own", "2").await;
     assert!(version > ended["own"], "what comes next is newer");
-    until_told(&mut changes, "own", version, false).await;
+    until_reported(&mut changes, "own", version, false).await;
 }

@@ -1,5 +1,5 @@
-//! Publishers and consumers that do the same with a message whenever they see it, and write down what they
-//! were told.
+//! Publishers and consumers that do the same with a message whenever they see it, and write down the answers
+//! they get.
 
 use std::future::{Future, IntoFuture as _};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::ledger::{Event, How, Ledger, Told, nothing_happened};
+use super::ledger::{Event, How, Ledger, Reported, nothing_happened};
 use crate::tiers::{TIMEOUT, number};
 
 pub(super) const TOPIC: &str = "audited";
@@ -226,20 +226,20 @@ async fn handle(ledger: &Ledger, role: Role, pace: Pace, received: Received<Valu
     pace.work().await;
     let how = ending_of(role, n, delivery);
     ledger.note(&Event::Settling { s: role, n, delivery, how });
-    let told = match how {
+    let reported = match how {
         How::Ack => received.ack().await,
         How::Retry => received.nack().reason("poison").await,
         How::DeadLetter => received.dead_letter("useless").await,
     };
-    let told = match told {
-        Ok(()) => Told::Done,
-        Err(error) if error.kind() == ErrorKind::LockLost => Told::Lost,
+    let reported = match reported {
+        Ok(()) => Reported::Done,
+        Err(error) if error.kind() == ErrorKind::LockLost => Reported::Lost,
         Err(error) => {
             assert!(error.is_retryable(), "{error}");
-            Told::Unknown
+            Reported::Unknown
         }
     };
-    ledger.note(&Event::Settled { s: role, n, delivery, how, told });
+    ledger.note(&Event::Settled { s: role, n, delivery, how, reported });
 }
 
 async fn run(chronow: Chronow, ledger: Arc<Ledger>, role: Role, pace: Pace, mut stop: watch::Receiver<bool>) {

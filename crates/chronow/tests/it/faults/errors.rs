@@ -1,5 +1,5 @@
-//! Every step fails now and then, before it was done and after: what was done counts although nobody was
-//! told.
+//! Every step fails now and then, before it was done and after: what was done counts although no caller
+//! got an answer.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What everybody was told, one line an event, written by several processes; and the audit of it.
+//! The answers that every client got, one line per event, written by several processes; and the audit of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
@@ -24,9 +24,9 @@ pub(super) enum How {
     DeadLetter,
 }
 
-/// What was told of an end.
+/// The answer to a settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Told {
+pub(super) enum Reported {
     Done,
     Lost,
     Unknown,
@@ -65,7 +65,7 @@ pub(super) enum Event {
         n: usize,
         delivery: u32,
         how: How,
-        told: Told,
+        reported: Reported,
     },
 }
 
@@ -92,7 +92,7 @@ impl Ledger {
         }
     }
 
-    /// How many publishers of this process were told that their message is accepted.
+    /// How many messages were acknowledged to publishers of this process.
     pub(super) fn answers(&self) -> usize {
         self.answers.load(Ordering::SeqCst)
     }
@@ -130,15 +130,15 @@ fn read(events: &[Event]) -> BTreeMap<usize, Facts> {
         match event {
             Event::Sending { n } => drop(all.entry(*n).or_default()),
             Event::Acknowledged { n, id } => {
-                let told = all.entry(*n).or_default();
-                told.accepted = Some(id.clone());
-                told.ids.insert(id.clone());
+                let reported = all.entry(*n).or_default();
+                reported.accepted = Some(id.clone());
+                reported.ids.insert(id.clone());
             }
             Event::Unsure { n } => all.entry(*n).or_default().unsure = true,
             Event::Got { s, n, id, delivery } => {
-                let told = all.entry(*n).or_default();
-                told.ids.insert(id.clone());
-                let story = told.stories.entry(*s).or_default();
+                let reported = all.entry(*n).or_default();
+                reported.ids.insert(id.clone());
+                let story = reported.stories.entry(*s).or_default();
                 if story.deliveries.is_empty() {
                     story.first_got = at;
                 }
@@ -151,12 +151,12 @@ fn read(events: &[Event]) -> BTreeMap<usize, Facts> {
                     story.last_ack = Some(at);
                 }
             }
-            Event::Settled { s, n, delivery, how: How::Ack, told } => {
+            Event::Settled { s, n, delivery, how: How::Ack, reported } => {
                 let story = all.entry(*n).or_default().stories.entry(*s).or_default();
-                if *told != Told::Unknown {
+                if *reported != Reported::Unknown {
                     story.maybe_acked.retain(|other| other != delivery);
                 }
-                if *told == Told::Done {
+                if *reported == Reported::Done {
                     story.acked.push(*delivery);
                 }
             }
@@ -166,7 +166,7 @@ fn read(events: &[Event]) -> BTreeMap<usize, Facts> {
     all
 }
 
-/// Lets healthy consumers finish, and compares what everybody was told with what there is.
+/// Lets healthy consumers finish, and compares the answers with what there is.
 pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str) {
     let topic = chronow.bus().topic(TOPIC).unwrap();
     let crew = Crew::consume(chronow, ledger);
@@ -179,14 +179,15 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     crew.stop().await;
-    let mut told = read(&ledger.events());
+    let mut reported = read(&ledger.events());
     let mut dead = BTreeMap::<Role, BTreeMap<usize, chronow::hot::DeadLetter>>::new();
     for role in Role::ALL {
         let letters: Vec<_> =
             topic.subscription(role.name()).unwrap().dead_letters().stream().try_collect().await.unwrap();
         for letter in letters {
             let n = payload_number(&letter.message.payload);
-            told.get_mut(&n)
+            reported
+                .get_mut(&n)
                 .unwrap_or_else(|| panic!("{n} was never sent, {context}"))
                 .ids
                 .insert(letter.message.id.clone());
@@ -200,10 +201,10 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
     for role in Role::ALL {
         let dead = dead.get(&role).unwrap_or(&none);
         let mut owed = 0;
-        for (n, told) in &told {
-            owed += u64::from(one(role, *n, told, dead.get(n), context));
+        for (n, reported) in &reported {
+            owed += u64::from(one(role, *n, reported, dead.get(n), context));
         }
-        in_order(role, &told, dead, context);
+        in_order(role, &reported, dead, context);
         let counts = stats.subscriptions.iter().find(|stats| stats.subscription == role.name()).unwrap();
         assert_eq!(
             (counts.acked, counts.dead_letters),
@@ -214,19 +215,25 @@ pub(super) async fn audit(chronow: &Chronow, ledger: &Arc<Ledger>, context: &str
 }
 
 /// Whether the message was owed to the subscription.
-fn one(role: Role, n: usize, told: &Facts, dead: Option<&chronow::hot::DeadLetter>, context: &str) -> bool {
-    let context = format!("{n} of {role:?}, {context}: {told:?}, dead: {dead:?}");
-    assert!(told.ids.len() <= 1, "it was accepted twice: {context}");
+fn one(
+    role: Role,
+    n: usize,
+    reported: &Facts,
+    dead: Option<&chronow::hot::DeadLetter>,
+    context: &str,
+) -> bool {
+    let context = format!("{n} of {role:?}, {context}: {reported:?}, dead: {dead:?}");
+    assert!(reported.ids.len() <= 1, "it was accepted twice: {context}");
     let silent = Story::default();
-    let story = told.stories.get(&role).unwrap_or(&silent);
+    let story = reported.stories.get(&role).unwrap_or(&silent);
     let seen = !story.deliveries.is_empty() || dead.is_some();
     if !role.wants(n) {
         assert!(!seen, "it leaked: {context}");
         return false;
     }
-    // One that nobody was told of counts if anybody has seen it.
-    if told.ids.is_empty() {
-        assert!(told.accepted.is_none(), "{context}");
+    // One that was not acknowledged counts if any consumer has seen it.
+    if reported.ids.is_empty() {
+        assert!(reported.accepted.is_none(), "{context}");
         return false;
     }
     assert!(seen, "it was lost: {context}");
@@ -254,14 +261,15 @@ fn one(role: Role, n: usize, told: &Facts, dead: Option<&chronow::hot::DeadLette
 /// Messages of one key come one after the other, in the order of publishing.
 fn in_order(
     role: Role,
-    told: &BTreeMap<usize, Facts>,
+    reported: &BTreeMap<usize, Facts>,
     dead: &BTreeMap<usize, chronow::hot::DeadLetter>,
     context: &str,
 ) {
     let mut last = BTreeMap::<(usize, &str), (usize, usize)>::new();
-    for (n, told) in told {
-        // Of one that nobody was told of it is not known when it was accepted.
-        let (Some(key), Some(story), false) = (super::crew::key_of(*n), told.stories.get(&role), told.unsure)
+    for (n, reported) in reported {
+        // Of one that was not acknowledged it is not known when it was accepted.
+        let (Some(key), Some(story), false) =
+            (super::crew::key_of(*n), reported.stories.get(&role), reported.unsure)
         else {
             continue;
         };

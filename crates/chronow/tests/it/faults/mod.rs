@@ -1,7 +1,7 @@
 //! Faults, and a ledger that is audited behind each of them: nothing lost, nothing leaked, no limit exceeded,
 //! dead letters right.
 //!
-//! Publishers and consumers write into the ledger what they were told; an audit lets healthy consumers finish
+//! Publishers and consumers write the answers they got into the ledger; an audit lets healthy consumers finish
 //! the rest, and compares all of it with what the store holds. What comes by chance comes from a seed that a
 //! failing test prints; `CHRONOW_FAULT_SEED` runs it again.
 
@@ -59,7 +59,7 @@ async fn cutting(
                     pause(Duration::from_millis(50)).await;
                 }
                 _ => {
-                    // What is asked for takes place, and nobody is told.
+                    // The request takes place, and its answer is lost.
                     proxy.mute();
                     pause(Duration::from_millis(30)).await;
                     proxy.drop_connections();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::crew;
-use super::ledger::{Event, How, Ledger, Told, audit};
+use super::ledger::{Event, How, Ledger, Reported, audit};
 use crate::tiers::{Tier, World};
 
 async fn audited(events: &[Event], published: std::ops::Range<usize>) {
@@ -27,7 +27,7 @@ async fn with_one(n: usize) -> (World, Arc<Ledger>, String) {
 }
 
 fn acked_before() -> Event {
-    Event::Settled { s: crew::Role::Tame, n: 1, delivery: 0, how: How::Ack, told: Told::Done }
+    Event::Settled { s: crew::Role::Tame, n: 1, delivery: 0, how: How::Ack, reported: Reported::Done }
 }
 
 #[tokio::test]

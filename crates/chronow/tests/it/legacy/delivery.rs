@@ -223,7 +223,7 @@ async fn payloads_arrive_as_they_were_sent(world: World) {
     assert_eq!(dead[0].message.content_type, "application/octet-stream");
 }
 
-/// D9: a full topic refuses, or drops its oldest if it was told to, and counts them; it never drops in
+/// D9: a full topic refuses, or drops its oldest if so configured, and counts them; it never drops in
 /// silence.
 async fn unread_and_pending_messages_are_never_trimmed(world: World) {
     let topic = world.topic("small");

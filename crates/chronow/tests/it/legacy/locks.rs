@@ -13,12 +13,12 @@ on_every_hot_tier! {
     a_message_is_in_one_place_however_often_it_is_settled,
     a_late_settlement_does_not_touch_anothers_delivery,
     the_count_of_deliveries_is_kept_for_the_next_process,
-    an_error_of_consuming_is_told,
+    an_error_of_consuming_is_reported,
     a_message_may_live_shortly_come_later_once_in_order_or_not_at_all,
 }
 
-/// D11: a settlement is one step: many at once leave the message in one place, and one of them is told that
-/// it counted.
+/// D11: a settlement is one step: many at once leave the message in one place, and one of them gets the answer
+/// that it counted.
 async fn a_message_is_in_one_place_however_often_it_is_settled(world: World) {
     let (topic, subscription) = world.ready().await;
     publish(&topic, [1]).await;
@@ -44,14 +44,14 @@ async fn a_message_is_in_one_place_however_often_it_is_settled(world: World) {
         let step = SettleAndStart { settle: vec![(lock.clone(), settle)], start: vec![] };
         async { hot.settle_and_start(subscription.name(), step).await.unwrap().settled[0] }
     });
-    let told = futures::future::join_all(settlements).await;
-    assert_eq!(told.iter().filter(|settled| **settled != Settled::Lost).count(), 1, "{told:?}");
+    let reported = futures::future::join_all(settlements).await;
+    assert_eq!(reported.iter().filter(|settled| **settled != Settled::Lost).count(), 1, "{reported:?}");
     let stats = subscription.stats().await.unwrap();
     assert_eq!(stats.acked + stats.dead_letters + stats.deferred + stats.scheduled, 1, "{stats:?}");
     assert_eq!(stats.pending, 0);
 }
 
-/// D12: who lost the lock settles nothing, and is told so; the delivery of the other one goes on.
+/// D12: a consumer that lost the lock settles nothing, and gets that as its answer; the delivery of the other one goes on.
 async fn a_late_settlement_does_not_touch_anothers_delivery(world: World) {
     let (topic, subscription) = world.ready().await;
     subscription.ensure().visibility(Duration::from_millis(300)).await.unwrap();
@@ -62,11 +62,11 @@ async fn a_late_settlement_does_not_touch_anothers_delivery(world: World) {
     subscription.ensure().visibility(Duration::from_secs(120)).await.unwrap();
     let second = take(&subscription, 1).await.remove(0);
     for settle in [Settle::Ack, Settle::DeadLetter { reason: String::new() }, Settle::Release] {
-        let told = hot
+        let reported = hot
             .settle_and_start(name, SettleAndStart { settle: vec![(late.clone(), settle)], start: vec![] })
             .await
             .unwrap();
-        assert_eq!(told.settled, [Settled::Lost]);
+        assert_eq!(reported.settled, [Settled::Lost]);
     }
     assert_eq!(hot.renew(name, vec![late]).await.unwrap(), [false]);
     assert_eq!(subscription.peek(5).await.unwrap()[0].state, MessageState::InFlight);
@@ -94,7 +94,7 @@ async fn the_count_of_deliveries_is_kept_for_the_next_process(world: World) {
 }
 
 /// D16: a consumer that cannot go on says why, and ends.
-async fn an_error_of_consuming_is_told(world: World) {
+async fn an_error_of_consuming_is_reported(world: World) {
     let (topic, subscription) = world.ready().await;
     let missing = topic.subscription("missing").unwrap();
     assert_eq!(missing.consume::<Value>().await.unwrap_err().kind(), ErrorKind::NotFound);

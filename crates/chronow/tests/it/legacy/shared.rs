@@ -16,7 +16,7 @@ on_every_hot_tier! {
     everything_a_shared_memory_needs_is_there,
 }
 
-/// M1: a value kept in the warm tier is read when the hot one has forgotten it, by whomever, and is put back.
+/// M1: a value kept in the warm tier is read when the hot one has forgotten it, by any reader, and is put back.
 async fn a_persisted_value_survives_the_hot_tier(world: World) {
     let value = json!({ "a.b": [1, null, "ü"], "n": 1.5 });
     world.chronow.shared().set("kept", &value).persist().await.unwrap();

@@ -12,7 +12,7 @@ use crate::tiers::{World, calm, number, on_every_hot_tier, publish, settled, tak
 
 on_every_hot_tier! {
     a_plain_ensure_and_consuming_change_no_option,
-    a_subscription_begins_where_it_was_told_to,
+    a_subscription_begins_where_it_was_asked_to,
     a_deleted_subscription_leaves_no_retries_and_ends_its_consumers,
     a_purge_keeps_subscriptions_consumers_and_dead_letters,
     without_dead_letters_what_is_used_up_is_dropped_and_shards_deliver_all,
@@ -41,7 +41,7 @@ async fn a_plain_ensure_and_consuming_change_no_option(world: World) {
 }
 
 /// T2: a late subscriber gets what comes next, unless it asks for more.
-async fn a_subscription_begins_where_it_was_told_to(world: World) {
+async fn a_subscription_begins_where_it_was_asked_to(world: World) {
     let (topic, keeper) = world.ready().await;
     let ids = publish(&topic, 0..6).await;
     let starts = [
@@ -67,7 +67,7 @@ async fn a_subscription_begins_where_it_was_told_to(world: World) {
     assert_eq!(keeper.stats().await.unwrap().backlog, 8);
 }
 
-/// T3: with a subscription everything of it goes; live consumers are told.
+/// T3: with a subscription everything of it goes; live consumers are notified.
 async fn a_deleted_subscription_leaves_no_retries_and_ends_its_consumers(world: World) {
     let (topic, subscription) = world.ready().await;
     publish(&topic, 0..4).await;
@@ -184,7 +184,7 @@ async fn a_peek_shows_messages_also_unread_ones(world: World) {
     let held = take(&subscription, 1).await.remove(0);
     for _ in 0..2 {
         let peeked = subscription.peek(3).await.unwrap();
-        let told: Vec<_> = peeked
+        let reported: Vec<_> = peeked
             .iter()
             .map(|one| {
                 (
@@ -195,7 +195,7 @@ async fn a_peek_shows_messages_also_unread_ones(world: World) {
             })
             .collect();
         assert_eq!(
-            told,
+            reported,
             [(0, MessageState::InFlight, 1), (1, MessageState::Unread, 0), (2, MessageState::Unread, 0)]
         );
         assert_eq!(peeked[2].message.headers["h"], "2");

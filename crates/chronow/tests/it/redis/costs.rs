@@ -229,8 +229,8 @@ async fn a_publish_wakes_one_of_those_who_wait_however_many_there_are() {
             .await;
         world.server.run(&["CONFIG", "RESETSTAT"]).await;
         world.publish(1).await;
-        let told = world.server.run(&["INFO", "commandstats"]).await;
-        assert!(told.contains("cmdstat_publish:calls=1,"), "with {waiters} waiters: {told}");
+        let reported = world.server.run(&["INFO", "commandstats"]).await;
+        assert!(reported.contains("cmdstat_publish:calls=1,"), "with {waiters} waiters: {reported}");
         // One hears of it at once; what it does not fetch the others see when they look again.
         until("one is woken", || async { waiting.iter().any(tokio::task::JoinHandle::is_finished) }).await;
         waiting.iter().for_each(tokio::task::JoinHandle::abort);

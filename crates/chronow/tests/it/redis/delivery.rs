@@ -389,9 +389,9 @@ everywhere! {
         // What no handler has seen was not delivered.
         assert_eq!(world.settle(&sub, &locks[1], Settle::Refuse { reason: "unreadable".to_owned() }).await, Settled::Done);
         let letters = world.hot.dead_letters(&sub, None, 10).await.unwrap().items;
-        let mut told: Vec<_> = letters.iter().map(|letter| (letter.reason.as_str(), letter.deliveries)).collect();
-        told.sort_unstable();
-        assert_eq!(told, [("unreadable", 0), ("x", 1)]);
+        let mut reported: Vec<_> = letters.iter().map(|letter| (letter.reason.as_str(), letter.deliveries)).collect();
+        reported.sort_unstable();
+        assert_eq!(reported, [("unreadable", 0), ("x", 1)]);
         assert_eq!(stats().await.deliveries, 1);
         let again = world.hot.pull_and_start(&sub, 3, 3).await.unwrap();
         assert_eq!((again.deliveries[0].lock.id.as_str(), again.started), (locks[2].id.as_str(), 1));

@@ -44,7 +44,7 @@ async fn a_broken_connection_comes_back_and_waiting_goes_on() {
         }
     };
     assert!(error.is_none(), "{error:?}");
-    // The watcher is told that it may have missed something, and hears what comes after.
+    // The watcher learns that it may have missed something, and gets what comes after.
     let interrupted = within(changes.next()).await.unwrap();
     assert!(interrupted.is_err_and(|error| error.is_retryable()));
     let heard = async {

@@ -49,7 +49,7 @@ everywhere! {
         assert!(!world.hot.delete_subscription(&sub).await.unwrap());
     }
 
-    async fn a_new_subscription_begins_where_it_is_told_to(world: World) {
+    async fn a_new_subscription_begins_where_it_is_asked_to(world: World) {
         let topic = world.topic("t", TopicPatch::default()).await;
         // Of one key, so that they lie in one shard and have an order.
         let ids: Vec<String> = {

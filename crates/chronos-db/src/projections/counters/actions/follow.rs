@@ -88,7 +88,7 @@ async fn run(session: &Session, stable: i64, lease: &Lease) -> Result<FollowProg
     })
 }
 
-/// Removes what recounts and resets left that never came to their end.
+/// Removes what unfinished recounts and resets left.
 async fn sweep(session: &Session) -> Result<()> {
     let Some(mut record) = session.store.load().await? else { return Ok(()) };
     let Some(due) = record.sweep_after else { return Ok(()) };

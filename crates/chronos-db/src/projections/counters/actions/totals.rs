@@ -60,8 +60,8 @@ pub(super) async fn read(session: &Session) -> Result<Totals> {
         let mut totals = Totals::of(&present, &session.store.owner, session.rules.rules.iter());
         for rule in session.rules.rules.iter().filter(|rule| rule.is_gauge) {
             let live = gauge(session, rule).await?;
-            if let Some(told) = totals.rules.get_mut(&rule.name) {
-                told.gauge = Some(live);
+            if let Some(rule_totals) = totals.rules.get_mut(&rule.name) {
+                rule_totals.gauge = Some(live);
             }
         }
         return Ok(totals);

@@ -32,7 +32,7 @@ pub struct Unique {
 }
 
 impl Unique {
-    /// At most so many (default 100).
+    /// At most this many (default 100).
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self

@@ -35,7 +35,7 @@ use crate::records::index::scope::Scope;
 use crate::records::model::{Head, ItemId, Op, Row};
 use crate::{Error, Result, Timestamp};
 
-/// Who waits for a version looks at its row so often, as another process may have stored it.
+/// How often a waiter for a version looks at its row, as another process may have stored it.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Failing versions that a report names.

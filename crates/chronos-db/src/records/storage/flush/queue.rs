@@ -22,7 +22,7 @@ pub(crate) const MEMORY_BYTES: usize = 32 * 1024 * 1024;
 /// Versions of which it is known when they are tried again. Of more, only that they exist: they are met again
 /// when the rows are next gone through.
 const MAX_FAILING: usize = 1_024;
-/// So many different versions that fail in a row, with none stored in between, are an outage.
+/// How many different versions have to fail in a row, with none stored in between, to be an outage.
 const OUTAGE: u32 = 16;
 /// Tries at the end of a pause.
 const PROBES: usize = 4;

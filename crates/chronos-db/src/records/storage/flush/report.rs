@@ -1,4 +1,4 @@
-//! What waiting for the flusher came to.
+//! The result of waiting for the flusher.
 
 use crate::Error;
 use crate::records::model::ItemId;

@@ -11,18 +11,18 @@ use crate::{Result, Timestamp};
 use bson::oid::ObjectId;
 use futures::TryStreamExt as _;
 
-/// A row of another process is left to that process for so long.
+/// How long a row of another process is left to that process.
 pub(crate) const LEFT_TO_ITS_WRITER_MILLIS: i64 = 5_000;
 
-/// Rows read back together: at most so many, and no further one behind so many bytes.
+/// Rows read back together: at most this many, and no further one behind this many bytes.
 const READ_ROWS: u64 = 128;
 
 pub(crate) const READ_BYTES: usize = 8 * 1024 * 1024;
 
-/// Rows that are looked at for one of another process; at most so many are under way here.
+/// Rows that are looked at for one of another process; at most this many are under way here.
 const MAX_KNOWN: u64 = 1_024;
 
-/// While this process's own versions wait, every so many-th put is of one that another process left.
+/// While this process's own versions wait, every nth put is of one that another process left.
 const SHARE_OF_OTHERS: u64 = 8;
 
 impl Worker {

@@ -1,9 +1,9 @@
 //! Heads that changes follow are read again before they are too old.
 //!
-//! Rows that are superseded leave the index some time after, whoever's configuration says so, and decide no race
+//! Rows that are superseded leave the index some time after, whichever process's configuration says so, and decide no race
 //! from then on. So a change takes no number if its head was read longer ago than that. Where a head is on the way
 //! there, because its writer was slow or its queue is long, it is read once more right before: then only a store that
-//! takes so long to give a number out keeps anybody from writing.
+//! takes this long to give a number out keeps a write from committing.
 
 use std::time::Duration;
 

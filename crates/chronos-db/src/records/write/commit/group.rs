@@ -381,7 +381,7 @@ impl Committer {
     }
 
     /// Puts the head of a version whose row alone is there. Until a writer or a worker does, readers see the version
-    /// before, so where it fails nobody may be told that this one is the latest.
+    /// before, so where it fails no caller may get this one as the latest.
     async fn put_head(&self, row: &Row) -> Result<(), CommitError> {
         let is_guarded = !self.index.env.fail.skips("guard.lagging_head");
         let put = if is_guarded {

@@ -102,15 +102,15 @@ impl Model {
 
     /// What the library says is what this model says.
     pub(super) async fn check(&self, collection: &Collection, when: &str) {
-        let told = collection.counters().totals().await.unwrap();
+        let reported = collection.counters().totals().await.unwrap();
         let three = |counts: chronos_db::counters::Counts| [counts.created, counts.updated, counts.deleted];
-        assert_eq!(three(told.counts), self.total, "{when}: {:#}", told.to_json());
-        for (name, rule) in &told.rules {
+        assert_eq!(three(reported.counts), self.total, "{when}: {:#}", reported.to_json());
+        for (name, rule) in &reported.rules {
             let mine = self.rules.get(name.as_str()).copied().unwrap_or_default();
             assert_eq!(three(rule.counts), mine, "{when}: rule {name}");
         }
-        assert_eq!(told.rules["openNow"].gauge, Some(self.now(is_open)), "{when}");
-        assert_eq!(told.rules["bigNow"].gauge, Some(self.now(|document| depth(document) >= 5)), "{when}");
+        assert_eq!(reported.rules["openNow"].gauge, Some(self.now(is_open)), "{when}");
+        assert_eq!(reported.rules["bigNow"].gauge, Some(self.now(|document| depth(document) >= 5)), "{when}");
         for (rule, property) in [("open", "n"), ("gone", "s")] {
             let values = collection.counters().unique(rule, property).await.unwrap();
             let seen: BTreeMap<(&str, String), Counts> =
@@ -122,7 +122,11 @@ impl Model {
                 .map(|(key, counts)| (key.clone(), *counts))
                 .collect();
             assert_eq!(seen, mine, "{when}: {rule} by {property}");
-            assert_eq!(told.rules[rule].unique[property], mine.len() as u64, "{when}: {rule} by {property}");
+            assert_eq!(
+                reported.rules[rule].unique[property],
+                mine.len() as u64,
+                "{when}: {rule} by {property}"
+            );
         }
     }
 }

@@ -93,7 +93,7 @@ if fresh > 0 and call('XLEN', K) + call('ZCARD', HELD_ORDER) + call('ZCARD', SCH
   end
 end
 
--- New ids follow each other; they are told one by one only if some are older.
+-- New ids follow each other; they are returned one by one only if some are older.
 local begin, seq, ids, duplicates = nil, 0, total > fresh and {} or nil, {}
 if fresh > 0 then
   begin, seq = mint_many(fresh)

@@ -80,20 +80,20 @@ local function backoff(starts, chance)
 end
 
 local settled, gone, special = {}, {}, {}
-local told, acked = 0, 0
+local answered, acked = 0, 0
 local at = groups(3, function(token, first, last)
   for n, record in ipairs(holding(first, last, token)) do
-    told = told + 1
+    answered = answered + 1
     if record then
       local id = ARGV[first + n - 1]
       acked = acked + 1
       gone[acked] = id
-      settled[told] = 'D'
+      settled[answered] = 'D'
       if record.where == 'h' or record.key ~= '' then
         special[#special + 1] = { id, record }
       end
     else
-      settled[told] = 'L'
+      settled[answered] = 'L'
     end
   end
 end)
@@ -174,7 +174,7 @@ if #counted > 0 then
   chunks(counted, 2000, function(...) call('HSET', s.messages, ...) end)
   call('HINCRBY', s.stats, 'deliveries', #counted / 2)
 end
-if told > 0 and c.read >= ADDED and call('ZCARD', s.order) == 0 then
+if answered > 0 and c.read >= ADDED and call('ZCARD', s.order) == 0 then
   -- The last one of all: what it leaves must not lie there until the next call.
   trim(s, c)
 end

@@ -4,7 +4,7 @@ local topic, reply = enter(ARGV[1])
 if not topic then
   return reply
 end
--- So many numbers are told of what lies in the way, to count once what several subscriptions have.
+-- So many numbers are returned of what lies in the way, to count once what several subscriptions have.
 local SOME = 128
 local function numbers(key, from)
   local list, found = call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, SOME), {}

@@ -1,5 +1,5 @@
 -- ARGV: the stamp, or '*' for whatever, name, generation ('' for whatever), 'begin' to hide it, 'idle' the same if it is idle, 'end' to remove it in
--- steps, 'look' to be told only whether a lock of it lives here; with 'idle', 1 if one lives in another shard. Answers whether it was there, its generation, and 1 while there is more to remove.
+-- steps, 'look' to learn only whether a lock of it lives here; with 'idle', 1 if one lives in another shard. Answers whether it was there, its generation, and 1 while there is more to remove.
 local stamp = call('HGET', META, 'stamp')
 if ARGV[1] ~= '*' and stamp ~= ARGV[1] then
   return { 'ok', 0, '', 0 }
