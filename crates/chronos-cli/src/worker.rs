@@ -12,6 +12,8 @@ use crate::output::Output;
 use crate::stderr::note;
 use crate::stop::Stop;
 
+/// After so long without less to do a worker that was to come to an end gives up.
+const IDLE: Duration = Duration::from_secs(30);
 /// Failing versions, damaged rows and failed jobs that are named on stderr after a round.
 const NAMED: usize = 10;
 
@@ -32,16 +34,16 @@ pub(crate) struct WorkerArgs {
     /// Work on this collection alone, where the options lead to.
     #[arg(short, long, value_name = "COLL")]
     collection: Option<String>,
-    /// End when nothing is left to do; the exit code is 1 if after --limit something is, or if something
-    /// failed.
+    /// End when nothing is left to do, or when for half a minute what waits has not become less; the exit code is 1
+    /// if something is left, or if something failed.
     #[arg(long)]
     once: bool,
     /// Seconds between two rounds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, conflicts_with = "once", value_parser = clap::value_parser!(u64).range(1..))]
     every: u64,
-    /// With --once: go on for at most so many seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "once")]
-    limit: u64,
+    /// With --once: go on for at most so many seconds, whether or not it gets on.
+    #[arg(long, value_name = "SECONDS", requires = "once")]
+    limit: Option<u64>,
     #[command(flatten)]
     metrics: MetricsArg,
 }
@@ -52,7 +54,10 @@ pub(crate) async fn run(globals: &Globals, args: WorkerArgs) -> Result<(), Failu
     let mut session = if args.once { globals.open_for_reading()? } else { globals.open_for_writing()? };
     let worker = worker(&session, &args).await?;
     if args.once {
-        let report = worker.once(Duration::from_secs(args.limit)).await;
+        let report = match args.limit {
+            Some(seconds) => worker.once(Duration::from_secs(seconds)).await,
+            None => worker.until_done(IDLE).await,
+        };
         session.waiting = report.amounts["waiting"] > 0;
         session.close().await?;
         let mut out = Output::new();

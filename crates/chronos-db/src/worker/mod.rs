@@ -189,6 +189,12 @@ impl Worker {
         }
     }
 
+    /// Does everything that is due until nothing is left, however long that takes, as long as it gets on: it ends,
+    /// too, when for `idle` what waits has not become less. Nothing is an error here, as with [`once`](Self::once).
+    pub async fn until_done(&self, idle: Duration) -> WorkerReport {
+        while_less_waits(async || self.once(idle).await).await
+    }
+
     /// Does everything that is due once every `every`, until `stop` comes; what is under way then has five
     /// seconds to end. `report` is called after each round.
     pub async fn run(
@@ -233,6 +239,17 @@ impl Worker {
         all.meters.ended(&RoundNumbers { took: began.elapsed(), collections, amounts });
         report
     }
+}
+
+/// Passes over everything until nothing is left, or until no less waits than before.
+async fn while_less_waits(mut pass: impl AsyncFnMut() -> WorkerReport) -> WorkerReport {
+    let mut report = pass().await;
+    let mut before = u64::MAX;
+    while !report.is_finished() && report.waiting() < before {
+        before = report.waiting();
+        report.goes_on_as(pass().await);
+    }
+    report
 }
 
 impl Round<'_> {
@@ -418,5 +435,34 @@ impl Round<'_> {
             so_far.unfinished.insert(left.to_owned(), true);
         }
         so_far.add_failure(FailedJob { job, target: shown.to_owned(), tries, error });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is reported in the end, and after how many passes, if after each of them so many versions wait.
+    async fn passes(waiting: &[u64]) -> (WorkerReport, usize) {
+        let mut made = 0;
+        let report = while_less_waits(async || {
+            let left = waiting[made];
+            made += 1;
+            let mut report = WorkerReport { collections: 1, ..WorkerReport::default() };
+            report.amounts.insert("waiting", left);
+            report.unfinished.extend((left > 0).then(|| ("users".to_owned(), true)));
+            report
+        });
+        (report.await, made)
+    }
+
+    #[tokio::test]
+    async fn a_worker_goes_on_as_long_as_less_and_less_waits() {
+        let (report, made) = passes(&[900, 500, 100, 0]).await;
+        assert_eq!((report.is_finished(), report.amounts["waiting"], made), (true, 0, 4));
+        let (report, made) = passes(&[900, 500, 500, 0]).await;
+        assert_eq!((report.is_finished(), report.amounts["waiting"], made), (false, 500, 3));
+        let (report, made) = passes(&[0]).await;
+        assert_eq!((report.is_finished(), made), (true, 1));
     }
 }

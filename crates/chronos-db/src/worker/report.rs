@@ -72,6 +72,11 @@ impl WorkerReport {
         self.unfinished.is_empty()
     }
 
+    /// Versions that wait to be stored, and writes that are queued.
+    pub(super) fn waiting(&self) -> u64 {
+        ["waiting", "queued"].iter().filter_map(|name| self.amounts.get(name)).sum()
+    }
+
     pub(super) fn add(&mut self, collection: &str, done: JobOutcome) {
         for (name, count) in done.counts {
             *self.amounts.entry(name).or_default() += count;
