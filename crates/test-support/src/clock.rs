@@ -26,7 +26,7 @@ use tokio::sync::{oneshot, watch};
 #[derive(Debug)]
 pub struct MockClock {
     state: Mutex<State>,
-    /// Told whenever a sleep began.
+    /// Notified whenever a sleep began.
     changed: watch::Sender<()>,
 }
 

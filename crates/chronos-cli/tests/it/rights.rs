@@ -164,7 +164,7 @@ fn who_may_only_read_watches_what_others_write_and_the_end_of_values() {
         assert_eq!(ended["expired"], json!(true));
         watch.kill().unwrap();
         watch.wait().unwrap();
-        // Whether anybody still listened is no matter.
+        // It does not matter whether anything still listened.
         drop(reading.join().unwrap());
     });
 }

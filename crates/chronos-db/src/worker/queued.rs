@@ -58,7 +58,7 @@ pub(super) async fn work(round: &Round<'_>) {
     round.so_far.lock().add(SHOWN, JobOutcome::counted(QUEUE_COUNTS.into_iter().zip(counts)));
 }
 
-fn tell(place: &str, told: impl FnOnce(FailureKey<'_>)) {
+fn tell(place: &str, report: impl FnOnce(FailureKey<'_>)) {
     let (key, shown) = (key_of(place), format!("{SHOWN} in {place}"));
-    told(FailureKey { key: &key, shown: &shown });
+    report(FailureKey { key: &key, shown: &shown });
 }

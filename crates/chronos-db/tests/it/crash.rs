@@ -235,7 +235,7 @@ async fn a_process_killed_again_and_again_at_random_moments_loses_nothing_acknow
                 assert!(child.try_wait().unwrap().is_none(), "the victim died by itself");
                 std::thread::yield_now();
             }
-            // Somewhere behind that line: the moment of a kill is no condition to wait for.
+            // Somewhere behind that line: the moment of a kill is not a condition to wait for.
             std::thread::sleep(spin);
             child.kill().unwrap();
             child.wait_with_output().unwrap();

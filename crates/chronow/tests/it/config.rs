@@ -70,7 +70,7 @@ fn empty_variables_count_as_not_set() {
         ("REDIS_KEY_PREFIX", "cw:"),
     ]))
     .unwrap();
-    assert!(config.redis.is_none(), "settings without a server are no server");
+    assert!(config.redis.is_none(), "settings without a server do not configure one");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_storage_needs_its_credentials() {
     }
     assert!(
         Config::from_env(env(&whole[1..])).unwrap().space.is_none(),
-        "credentials without a storage are no storage"
+        "credentials without a storage do not configure one"
     );
     let wrong = Config::from_json(&json!({"space": {"endpoint": "s3", "accessKey": "a", "secretKey": "b"}}))
         .unwrap_err();

@@ -1,4 +1,4 @@
-//! Analytics rules: every result is what the items say, and there once, whoever computes it and dies.
+//! Analytics rules: every result is what the items say, and there once, whichever process computes it and dies.
 
 mod costs;
 mod erased;

@@ -93,7 +93,7 @@ async fn a_folder_is_known_before_the_first_file_is_in_it(p: &Pairing) {
     let certificate = users.erase(&id).await.unwrap();
     assert_eq!(certificate.backups_due, [to]);
     users.backup().to_folder(&folder).await.unwrap();
-    assert!(!holds(&folder, MARK), "whoever backs up next takes it out, however young the files are");
+    assert!(!holds(&folder, MARK), "the next backup takes it out, however young the files are");
     let route = Route::runtime().tenant("acme");
     let verified = store.chronos.verify_backups(route).from_folder(&folder).await.unwrap();
     assert!(verified[0].problems.is_empty(), "{verified:?}");

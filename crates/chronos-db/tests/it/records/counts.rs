@@ -37,7 +37,7 @@ async fn a_count_is_the_length_of_the_list_now_and_then(p: &Pairing) {
     // What has no room in the index is looked for in the documents.
     users.create(json!({"plan": "team", "text": "x".repeat(70_000)})).await.unwrap();
     assert_eq!(is_length(users.list().filter(json!({"text": {"$exists": true}}))).await, 1);
-    assert_eq!(users.list().limit(2).count().await.unwrap(), 7, "a page is no end of it");
+    assert_eq!(users.list().limit(2).count().await.unwrap(), 7, "a page does not bound it");
     assert_eq!(
         refused(users.list().filter(json!({"a": {"$where": 1}})).count().await),
         ErrorKind::Validation

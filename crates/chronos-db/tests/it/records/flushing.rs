@@ -141,7 +141,7 @@ async fn what_waits_for_an_erasure_and_what_it_waits_for_come_to_their_end(p: &P
     assert_eq!(store.keys(&users).await, Vec::<String>::new());
 }
 
-/// While the storage is down new versions are no reason to try it; the pauses between tries grow, and one
+/// While the storage is down new versions do not make the flusher try it; the pauses between tries grow, and one
 /// success ends them.
 async fn an_outage_is_noticed_by_some_versions_and_not_tried_by_all(p: &Pairing) {
     let (clock, storage) = (Arc::new(MockClock::default()), Selective::new());
@@ -166,7 +166,7 @@ async fn an_outage_is_noticed_by_some_versions_and_not_tried_by_all(p: &Pairing)
     let first = paused().await;
     assert!(first <= 32, "{first} of 300 were tried before the outage was noticed");
     create(&users, 100).await;
-    assert_eq!(paused().await, first, "a write is no reason to try again");
+    assert_eq!(paused().await, first, "a write does not cause another try");
     let error = users.create(json!({"n": -1})).ack_stored().await.unwrap_err();
     assert!(error.message().contains("is committed, but not stored yet"), "{error}");
     for _ in 0..10 {

@@ -362,7 +362,7 @@ async fn a_worker_prunes_what_has_left_the_window(p: &Pairing) {
     let report = store.chronos.worker().once(TIMEOUT * 10).await;
     assert_eq!((report.amounts["rolledUp"], report.amounts["pruned"]), (5, 5), "{report:?}");
     assert_eq!(audit(&store, &users, "worked").await.rows(), 4);
-    // Whoever asks once need not wait for its next turn.
+    // A single call need not wait for its next turn.
     filled(&users, &[4]).await;
     let report = store.chronos.worker().once(TIMEOUT * 10).await;
     assert_eq!((report.amounts["rolledUp"], report.amounts["pruned"]), (2, 2), "{report:?}");

@@ -123,7 +123,7 @@ async fn workers_count_no_more_often_than_the_configuration_says(p: &Pairing) {
         let report = store.chronos.worker().once(TIMEOUT).await;
         assert_eq!(report.amounts["counted"], counted, "{report:?}");
     }
-    // Whoever reads adds what is not followed yet.
+    // A read adds what is not followed yet.
     assert_eq!(users.counters().totals().await.unwrap().counts.created, 2);
     // Another configuration says otherwise.
     let report = p.open().chronos.worker().once(TIMEOUT).await;

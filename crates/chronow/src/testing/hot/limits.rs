@@ -170,8 +170,8 @@ pub async fn a_purged_message_is_not_accepted_again_under_its_dedup_id(hot: Arc<
         let ids = bus.publish_all(vec![once("now"), later("later")]).await;
         assert_eq!(bus.hot.purge(&bus.topic).await.unwrap(), 2);
         for (again, id) in [(once("now"), &ids[0]), (later("later"), &ids[1])] {
-            let told = bus.send(again).await;
-            assert!(told.duplicate && told.id == *id, "{told:?}");
+            let acknowledged = bus.send(again).await;
+            assert!(acknowledged.duplicate && acknowledged.id == *id, "{acknowledged:?}");
         }
         assert!(!bus.hot.cancel(&bus.topic, &ids[1]).await.unwrap(), "there is nothing to take back");
         assert_eq!(bus.hot.stats(&bus.topic).await.unwrap().length, 0);

@@ -145,7 +145,7 @@ async fn processes_killed_at_any_moment_lose_and_double_nothing(world: World) {
                 );
                 std::thread::sleep(Duration::from_millis(2));
             }
-            // Somewhere behind that line: the moment of a kill is no condition to wait for.
+            // Somewhere behind that line: the moment of a kill is not a condition to wait for.
             std::thread::sleep(spin);
             for mut child in children {
                 child.kill().unwrap();

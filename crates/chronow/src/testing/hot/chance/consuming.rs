@@ -165,12 +165,12 @@ impl History {
             }
         };
         let name = self.subscriptions[s].name.clone();
-        let told = if redrives {
+        let outcome = if redrives {
             self.bus.hot.redrive(&name, &select).await
         } else {
             self.bus.hot.purge_dead_letters(&name, &select).await
         };
-        assert_eq!(told.unwrap(), chosen.len() as u64, "{select:?}");
+        assert_eq!(outcome.unwrap(), chosen.len() as u64, "{select:?}");
         let subscription = &mut self.subscriptions[s];
         subscription.dead.retain(|n| !chosen.contains(n));
         for n in chosen {
