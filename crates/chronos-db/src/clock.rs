@@ -168,10 +168,25 @@ impl Moment {
     }
 }
 
+/// The present by the steady clock, as milliseconds since its beginning: for waits of one process, which nobody who
+/// sets its clock is to lengthen. No date, and not to be stored.
+pub(crate) fn steady_now(clock: &dyn Clock) -> Timestamp {
+    Timestamp::from_millis(i64::try_from(clock.steady().as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Returns when the steady clock has reached `end`, however early its sleeps return.
+pub(crate) async fn sleep_until_steady(clock: &dyn Clock, end: Timestamp) {
+    sleep_until_on(clock, end, steady_now).await;
+}
+
 /// Returns when the clock has reached `end`, however early its sleeps return.
 pub(crate) async fn sleep_until(clock: &dyn Clock, end: Timestamp) {
+    sleep_until_on(clock, end, |clock| clock.now()).await;
+}
+
+async fn sleep_until_on(clock: &dyn Clock, end: Timestamp, now: fn(&dyn Clock) -> Timestamp) {
     loop {
-        let left = end.as_millis().saturating_sub(clock.now().as_millis());
+        let left = end.as_millis().saturating_sub(now(clock).as_millis());
         if left <= 0 {
             return;
         }

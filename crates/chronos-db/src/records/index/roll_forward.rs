@@ -98,7 +98,7 @@ impl super::RecordIndex {
         let now = self.documents.now().await?;
         let mut batch = Batch::new();
         for cv in cvs {
-            batch.push(&self.names.ver, Write::insert(Row::void(self.env.random.object_id(), *cv, now)));
+            batch.push(&self.names.ver, Write::insert(Row::void_now(&*self.env.random, *cv, now)));
         }
         self.documents.apply(batch).await
     }

@@ -10,6 +10,7 @@ use flate2::write::GzEncoder;
 
 use super::entry::{Block, PackStats};
 use super::line;
+use crate::records::document::heavy;
 use crate::records::document::payload::checksum;
 use crate::records::model::Row;
 use crate::{Error, Result};
@@ -18,6 +19,12 @@ use crate::{Error, Result};
 const MEMBER_BYTES: usize = 1024 * 1024;
 /// The most that a member may hold: one line over, and a line has no document in it but the index entry.
 const MAX_MEMBER_BYTES: u64 = 32 * 1024 * 1024;
+/// How much longer lines are than what they are packed into, about.
+const RATIO: usize = 8;
+
+fn damaged(error: &std::io::Error) -> Error {
+    Error::storage(format!("its gzip data is damaged: {error}"))
+}
 
 /// Some rows, packed.
 #[derive(Clone)]
@@ -71,12 +78,13 @@ impl Packer {
     async fn end_member(&mut self) -> Result<()> {
         let Some(block) = self.open.take() else { return Ok(()) };
         let lines = std::mem::take(&mut self.lines);
-        let member = blocking(move || {
+        let member = heavy::work(lines.len() > heavy::BYTES, move || {
             let mut encoder = GzEncoder::new(Vec::with_capacity(lines.len() / 4), Compression::default());
             encoder.write_all(&lines)?;
             encoder.finish()
         })
-        .await?;
+        .await?
+        .map_err(|error| damaged(&error))?;
         self.bytes.extend(member);
         self.blocks.push(block);
         Ok(())
@@ -107,12 +115,13 @@ pub(super) async fn first_row(whole: Bytes) -> Result<PackedRow> {
 
 /// The rows of one member: the first, if others follow.
 pub(super) async fn unpack(member: Bytes) -> Result<Vec<PackedRow>> {
-    let lines = blocking(move || {
+    let lines = heavy::work(member.len() > heavy::BYTES / RATIO, move || {
         let mut lines = Vec::new();
         GzDecoder::new(&member[..]).take(MAX_MEMBER_BYTES).read_to_end(&mut lines)?;
         Ok(lines)
     })
-    .await?;
+    .await?
+    .map_err(|error: std::io::Error| damaged(&error))?;
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     lines
         .map(|line| {
@@ -120,13 +129,4 @@ pub(super) async fn unpack(member: Bytes) -> Result<Vec<PackedRow>> {
             Ok(PackedRow { row: Row::read(&stored)?, stored })
         })
         .collect()
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| Error::storage(format!("its gzip data is damaged: {error}"))),
-        Err(error) => Err(Error::storage("packing did not come to its end").caused_by(error)),
-    }
 }

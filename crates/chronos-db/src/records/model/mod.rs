@@ -21,7 +21,7 @@ pub(crate) use self::meta::{BlobRef, LegacyMeta, Payload, VersionMeta};
 pub(crate) use self::missing::Missing;
 pub use self::op::{Op, State};
 pub(crate) use self::selector::VersionSelector;
-pub(crate) use self::version_row::{ImportMark, InlineObject, MarkId, Row};
+pub(crate) use self::version_row::{ImportMark, InlineObject, MarkId, Row, numbered_at};
 use crate::documents::Namespace;
 
 /// The collections of the store that make up one collection of records.

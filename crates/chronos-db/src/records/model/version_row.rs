@@ -10,7 +10,7 @@ use super::bson::{binary, bytes, date, each, malformed, put_opt, put_texts, raw_
 use super::meta::MetaReader;
 use super::{ItemId, Op, VersionMeta};
 use crate::documents::{raw_bson, whole_raw};
-use crate::{Result, Timestamp};
+use crate::{Random, Result, Timestamp};
 
 /// By what an imported change is recognised when its log is imported again.
 pub(crate) type MarkId = [u8; 16];
@@ -53,7 +53,22 @@ pub(crate) struct Row {
 
 crate::debug_some!(Row { id, ov, cv, op, at, unflushed_since });
 
+/// The identifier of a row says when the row was given its number, by the store's clock, however long ago the
+/// change was made ready, and whatever the clock of its process says: rows that are superseded, and numbers that no
+/// version took, stay for some time after that.
+pub(crate) fn numbered_at(row_id: ObjectId, now: Timestamp) -> ObjectId {
+    let mut bytes = row_id.bytes();
+    let seconds = u32::try_from(now.as_millis().div_euclid(1000)).unwrap_or_default();
+    bytes[..4].copy_from_slice(&seconds.to_be_bytes());
+    ObjectId::from_bytes(bytes)
+}
+
 impl Row {
+    /// The row of a number that no version takes from now on.
+    pub(crate) fn void_now(random: &dyn Random, cv: i64, now: Timestamp) -> RawDocumentBuf {
+        Self::void(numbered_at(random.object_id(), now), cv, now)
+    }
+
     /// The row of a number that no version took. It has an item id of its own, so it meets no item's
     /// versions.
     pub(crate) fn void(row_id: ObjectId, cv: i64, at: Timestamp) -> RawDocumentBuf {
@@ -220,4 +235,18 @@ fn read_inline_object(value: RawBsonRef<'_>) -> Option<InlineObject> {
         content_type: text(get("contentType")?)?,
         bytes: bytes(get("data")?)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SystemRandom;
+
+    #[test]
+    fn a_number_that_no_version_took_is_as_old_as_the_store_says() {
+        let now = Timestamp::from_millis(1_600_000_000_000);
+        let row = Row::read(&Row::void_now(&SystemRandom, 7, now)).unwrap();
+        assert_eq!(row.row_id.timestamp().timestamp_millis(), now.as_millis());
+        assert_eq!((row.cv, row.op, row.at), (7, Op::Void, now));
+    }
 }

@@ -65,6 +65,7 @@ impl Engine {
         let (mut pause, mut looks) = (SHORTEST, 0_u32);
         while let Some(left) = self.left_until(end) {
             let notified = tokio::select! {
+                biased;
                 () = context.cache.notify.notified() => true,
                 () = self.env.clock.sleep(pause.min(left)) => false,
             };

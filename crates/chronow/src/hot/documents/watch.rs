@@ -187,6 +187,7 @@ impl Watcher {
             }
             if self.ready.is_empty() {
                 tokio::select! {
+                    biased;
                     // The sender lives as long as the engine.
                     _ = moved.changed() => {}
                     () = self.engine.env.clock.sleep(PAUSE) => {}

@@ -29,7 +29,7 @@ pub use self::report::{FailingVersion, FlushReport};
 use self::storer::Storer;
 use self::take::LEFT_TO_ITS_WRITER_MILLIS;
 use self::version::Version;
-use crate::clock::sleep_until;
+use crate::clock::{sleep_until_steady, steady_now};
 use crate::documents::{Filter, Scan};
 use crate::records::index::scope::Scope;
 use crate::records::model::{Head, ItemId, Op, Row};
@@ -63,7 +63,7 @@ impl Flusher {
         if row.unflushed_since.is_none() {
             return;
         }
-        let now = self.storer.index.env.clock.now();
+        let now = steady_now(&*self.storer.index.env.clock);
         self.storer.queue.lock().push(Version::new(row.clone(), head.clone(), true), now);
         self.start_flusher();
     }
@@ -171,7 +171,7 @@ impl Flusher {
             self.resume_unflushed();
         }
         // A flusher that waits after a failure tries again now.
-        self.storer.queue.lock().hurry(self.storer.index.env.clock.now());
+        self.storer.queue.lock().hurry(steady_now(&*self.storer.index.env.clock));
         self.storer.queue.kick.notify_one();
         self.flushed(deadline, own_only).await;
         self.flush_report(scope).await
@@ -195,7 +195,8 @@ impl Flusher {
     }
 
     pub(crate) fn deadline(&self, limit: Duration) -> Timestamp {
-        self.storer.index.env.clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+        steady_now(&*self.storer.index.env.clock)
+            .plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
     }
 
     /// Whether `done` came before the deadline.
@@ -203,7 +204,7 @@ impl Flusher {
         tokio::select! {
             biased;
             () = done => true,
-            () = sleep_until(&*self.storer.index.env.clock, deadline) => false,
+            () = sleep_until_steady(&*self.storer.index.env.clock, deadline) => false,
         }
     }
 
@@ -264,7 +265,7 @@ impl Flusher {
         if self.storer.queue.lock().own() > 0 {
             self.start_flusher();
         }
-        self.storer.queue.lock().hurry(self.storer.index.env.clock.now());
+        self.storer.queue.lock().hurry(steady_now(&*self.storer.index.env.clock));
         self.storer.queue.kick.notify_one();
         self.flushed(deadline, true).await;
         let left = self.storer.queue.lock().own();

@@ -15,6 +15,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use super::queue::Permit;
 use super::version::{Entry, Version};
+use crate::clock::steady_now;
 use crate::records::model::{ItemId, Op};
 use crate::{Error, ErrorKind, Result, Timestamp};
 
@@ -94,7 +95,7 @@ pub(crate) fn start(storer: &Arc<Storer>) -> tokio::task::JoinHandle<()> {
             drop(worker);
             let error = Error::database(format!("the flusher panicked: {}", words(&*panic))).retryable();
             tracing::error!(collection = %storer.index.names.collection, %error, "the flusher begins anew");
-            let now = storer.index.env.clock.now();
+            let now = steady_now(&*storer.index.env.clock);
             let mut work = storer.queue.lock();
             work.take_back();
             work.database_failed(error, now);
@@ -154,7 +155,7 @@ impl Worker {
     }
 
     pub(super) fn now(&self) -> Timestamp {
-        self.storer.index.env.clock.now()
+        steady_now(&*self.storer.index.env.clock)
     }
 
     async fn run(&mut self) {
@@ -169,7 +170,7 @@ impl Worker {
             let wake = async {
                 match until {
                     Some(until) => {
-                        let left = until.as_millis() - storer.index.env.clock.now().as_millis();
+                        let left = until.as_millis() - steady_now(&*storer.index.env.clock).as_millis();
                         storer.index.env.clock.sleep(Duration::from_millis(left.max(0).unsigned_abs())).await;
                     }
                     None => std::future::pending().await,
@@ -368,7 +369,8 @@ impl Worker {
         for (entry, result) in group {
             match result {
                 Ok(()) => {
-                    let lag = self.now().as_millis().saturating_sub(entry.since.as_millis());
+                    let now = self.storer.index.env.clock.now();
+                    let lag = now.as_millis().saturating_sub(entry.since.as_millis());
                     let lag = Duration::from_millis(lag.max(0).unsigned_abs());
                     self.storer.index.env.telemetry.flushed(lag);
                     self.active.remove(&entry.row_id);

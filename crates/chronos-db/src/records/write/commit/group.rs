@@ -4,7 +4,6 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bson::Bson;
-use bson::oid::ObjectId;
 use parking_lot::Mutex;
 
 use super::{CommitError, Committed, Committer, PendingCommit, Prepared};
@@ -12,7 +11,7 @@ use crate::documents::within::with_share;
 use crate::documents::{Batch, Guard, Numbered, Outcome, Sequence, Write};
 use crate::records::document::payload::{self, System};
 use crate::records::index::CV;
-use crate::records::model::{Head, Op, Payload, Row, Shadow, State};
+use crate::records::model::{Head, Op, Payload, Row, Shadow, State, numbered_at};
 use crate::{Error, Result, Timestamp};
 
 /// How far ahead of the store's clock an imported time may be.
@@ -197,7 +196,7 @@ impl Committer {
             if !matches!(built, Built::Version { .. }) {
                 batch.push(
                     &self.index.names.ver,
-                    Write::insert(Row::void(self.index.env.random.object_id(), cv, sequence.now)),
+                    Write::insert(Row::void_now(&*self.index.env.random, cv, sequence.now)),
                 );
             }
             ledger.push(built);
@@ -219,18 +218,20 @@ impl Committer {
         };
         let (row, head) = self.version(prepared, cv, at, now);
         let insert = Write::insert(row.stored());
+        let fail = &self.index.env.fail;
         let at = match &prepared.uploaded {
-            None => batch.push(&self.index.names.ver, insert),
-            Some(noted) => {
+            Some(noted) if !fail.skips("guard.condemned") => {
                 let kept = batch.push(&self.index.names.gc, noted.kept());
                 batch.push_after(kept, &self.index.names.ver, insert)
             }
+            _ => batch.push(&self.index.names.ver, insert),
         };
         let document = head.stored();
         // The first head of an item is inserted, which costs the store half of a guarded put. If another
         // process has rolled it forward in between, that is a conflict, and looked at below.
         let put = match prepared.previous {
             None => Write::insert(document),
+            Some(_) if fail.skips("guard.newer_head") => Write::put(document, Guard::Any),
             Some(_) => Write::put(document, Guard::Newer { field: "cv".into() }),
         };
         batch.push_after(at, &self.index.names.head, put);
@@ -355,7 +356,12 @@ impl Committer {
             .iter()
             .filter_map(|b| if let Built::Version { row, .. } = b { Some(row.row_id.into()) } else { None })
             .collect();
-        let found = match self.index.void_until_answered(&cvs).await {
+        let closed = if self.index.env.fail.skips("guard.void") {
+            Ok(())
+        } else {
+            self.index.void_until_answered(&cvs).await
+        };
+        let found = match closed {
             Ok(()) => self.index.documents.get(&self.index.names.ver, ids).await,
             Err(error) => Err(error),
         };
@@ -405,7 +411,7 @@ impl Committer {
     /// Whether a row that is not there may have been, and gone out of the index as beyond the window, which is for
     /// any process to say: its item is past it, and nothing else has its place.
     async fn may_have_left(&self, row: &Row) -> bool {
-        if !self.index.settings.versioning {
+        if !self.index.settings.versioning || self.index.env.fail.skips("guard.may_have_left") {
             return false;
         }
         let looked = futures::future::try_join(self.index.head(row.id), self.index.row(row.id, row.ov)).await;
@@ -423,15 +429,6 @@ fn undecided(row: &Row, error: &Error) -> CommitError {
         row.ov
     );
     CommitError::Failed(error.clone().saying(message).on_item(row.id).undecided())
-}
-
-/// The identifier of a row says when the row was given its number, by the store's clock, however long ago the
-/// change was made ready: rows that are superseded stay for some time after that.
-fn numbered_at(row_id: ObjectId, now: Timestamp) -> ObjectId {
-    let mut bytes = row_id.bytes();
-    let seconds = u32::try_from(now.as_millis().div_euclid(1000)).unwrap_or_default();
-    bytes[..4].copy_from_slice(&seconds.to_be_bytes());
-    ObjectId::from_bytes(bytes)
 }
 
 /// The time of a change: given, or the store's, but always after the version before.
