@@ -39,7 +39,7 @@ impl Collection {
                 let message = format!("the fallback queue cannot be asked: {}", error.message());
                 error.saying(message).during(request.name()).in_collection(self.name()).on_item(id)
             })?;
-            if waits {
+            if waits && !self.workers.index.env.fail.skips("guard.lane") {
                 return self.enqueue(fallback, &identity, id, &request, &options, None).await;
             }
         }

@@ -203,7 +203,7 @@ struct Fence {
 
 impl Fence {
     async fn pass(&mut self, retainer: &Retainer) -> Result<()> {
-        if self.is_passed {
+        if self.is_passed || retainer.index.env.fail.skips("guard.fence") {
             return Ok(());
         }
         self.begun.passed(&*retainer.index.env.clock, GRACE).await;

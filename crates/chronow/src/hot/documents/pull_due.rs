@@ -119,8 +119,9 @@ impl Engine {
     ) -> Option<String> {
         let (options, now) = (&context.subscription.options, context.now);
         let ordering_group = record.ordering_group();
-        if record.starts >= options.max_deliveries || record.has_expired(now) {
-            let reason = match (record.starts >= options.max_deliveries, record.why.is_empty()) {
+        let is_used_up = self.is_used_up(record.starts, context);
+        if is_used_up || record.has_expired(now) {
+            let reason = match (is_used_up, record.why.is_empty()) {
                 (false, _) => "expired".to_owned(),
                 (true, true) => USED_UP.to_owned(),
                 (true, false) => record.why.clone(),
@@ -137,6 +138,11 @@ impl Engine {
             queue(record, now.as_millis());
         }
         None
+    }
+
+    /// Whether a message was started as often as it may be.
+    pub(super) fn is_used_up(&self, starts: u32, context: &SubscriptionContext) -> bool {
+        starts >= context.subscription.options.max_deliveries && !self.env.fail.skips("guard.used_up")
     }
 
     pub(super) fn deliver(

@@ -10,7 +10,7 @@ use chronos_db::documents::{Atomicity, Batch, Filter, Outcome, Scan, Write};
 use super::cache::SubscriptionContext;
 use super::chunk::{Body, Chunk};
 use super::delivery_record::{DeliveryRecord, State};
-use super::entities::Cursor;
+use super::entities::{Cursor, Topic};
 use super::fields::{ascending, delete_if, int, put_if};
 use super::keys::chunks_between;
 use super::publish::{Acceptance, GRACE_MS};
@@ -149,7 +149,7 @@ impl Engine {
                 break;
             };
             if chunk.first > progress.sequence + 1 {
-                let removed = self.low_watermark(topic).await?.min(chunk.first - 1);
+                let removed = self.passable(topic).await?.min(chunk.first - 1);
                 if removed > progress.sequence {
                     progress.sequence = removed;
                     continue;
@@ -201,6 +201,14 @@ impl Engine {
             }
         }
         Ok(progress)
+    }
+
+    /// Up to where nothing is left that a gap might still be waited for.
+    async fn passable(&self, topic: &Topic) -> Result<i64> {
+        if self.env.fail.skips("guard.gap") {
+            return Ok(i64::MAX);
+        }
+        self.low_watermark(topic).await
     }
 
     /// The delivery record that a message needs, if it needs one.
@@ -298,7 +306,7 @@ impl Engine {
     ) -> Result<()> {
         let groups: HashSet<String> =
             found.iter().filter_map(|(record, _)| record.ordering_group()).collect();
-        if groups.is_empty() {
+        if groups.is_empty() || self.env.fail.skips("guard.line_up") {
             return Ok(());
         }
         let mut busy: HashSet<String> = self.group_heads(groups).await?.into_keys().collect();
@@ -370,8 +378,9 @@ impl Engine {
             Err(error) if error.kind() == ErrorKind::NotFound => (i64::MAX, Some(error)),
             Err(error) => return Err(error),
         };
+        let is_guarded = !self.env.fail.skips("guard.ack_floor");
         let (void, valid): (Vec<_>, Vec<_>) =
-            mine.into_iter().partition(|(record, _)| record.sequence <= ack_floor);
+            mine.into_iter().partition(|(record, _)| record.sequence <= ack_floor && is_guarded);
         self.write(
             &self.collections.deliveries,
             void.into_iter().map(|(record, _)| delete_if(record.stored_id(), record.rev)),

@@ -34,7 +34,7 @@ impl Committer {
         let is_old = |member: &PendingCommit| member.prepared.read_at.age(clock) > OLD;
         let ids: Vec<ItemId> =
             members.iter().filter(|member| is_old(member)).map(|member| member.prepared.id).collect();
-        if ids.is_empty() {
+        if ids.is_empty() || self.index.env.fail.skips("guard.old_heads") {
             return members;
         }
         let read_at = Moment::now(clock);
