@@ -14,25 +14,47 @@ pub enum Asked {
     Create,
     /// Other fields.
     Update,
+    /// Other fields, if this is the newest version.
+    Expect(i64),
+    /// Other fields, after a look, while nobody else may write.
+    Locked,
     /// A deletion.
     Delete,
     /// An earlier version back.
     Restore(i64),
     /// Everything of the item gone.
     Erase,
+    /// Every item as it was at this number of the collection.
+    RestoreAll(i64),
+    /// A log of so many lines about one new item.
+    Import(i64),
+    /// What is new into the backup.
+    BackUp,
     /// The newest version.
     Latest,
     /// The version with this number.
     Version(i64),
     /// What the item was at this number of the collection.
     AsOfCv(i64),
+    /// All items there were at this number.
+    ListAsOf(i64),
+    /// What the counters say.
+    Totals,
 }
 
 impl Asked {
     /// Whether it changes something.
     #[must_use]
     pub fn writes(&self) -> bool {
-        matches!(self, Self::Create | Self::Update | Self::Delete | Self::Restore(_) | Self::Erase)
+        !matches!(
+            self,
+            Self::Latest
+                | Self::Version(_)
+                | Self::AsOfCv(_)
+                | Self::ListAsOf(_)
+                | Self::Totals
+                | Self::BackUp
+        )
     }
 }
 
@@ -61,12 +83,24 @@ pub enum Told {
     },
     /// There was nothing to do.
     Unchanged,
+    /// It waits to be done.
+    Queued(ItemId, String),
+    /// Every item was restored, or is named as one that was not.
+    Restored,
+    /// Every line is there.
+    Imported,
+    /// The backup reaches up to this number.
+    BackedUp(i64),
     /// The item is erased.
     Erased,
     /// A version.
     Seen(Seen),
     /// There is none.
     Nothing,
+    /// Items with their versions.
+    Listed(Vec<(ItemId, i64)>),
+    /// How many versions created, updated, deleted, and matched the rule, up to a number of the collection.
+    Counted([u64; 4], i64),
     /// It was not done.
     Refused(&'static str),
     /// Whether it was done is unknown.
@@ -80,6 +114,8 @@ pub struct Operation {
     pub number: i64,
     /// The process it ran in.
     pub process: u32,
+    /// As which tenant.
+    pub tenant: usize,
     /// The item, if it was known beforehand.
     pub item: Option<ItemId>,
     /// What was asked.
@@ -90,6 +126,8 @@ pub struct Operation {
     pub ended: Option<u64>,
     /// The answer.
     pub told: Told,
+    /// The version that was seen under a lock.
+    pub saw: Option<i64>,
 }
 
 /// All of it.
@@ -104,6 +142,7 @@ struct Inner {
     lines: String,
     operations: Vec<Operation>,
     moments: u64,
+    steps: usize,
 }
 
 impl History {
@@ -122,7 +161,7 @@ impl History {
     }
 
     /// An operation begins. Returns its number.
-    pub fn begin(&self, process: u32, item: Option<ItemId>, asked: Asked) -> i64 {
+    pub fn begin(&self, process: u32, tenant: usize, item: Option<ItemId>, asked: Asked) -> i64 {
         let number = {
             let mut inner = self.inner.lock();
             let number = i64::try_from(inner.operations.len()).unwrap_or(i64::MAX);
@@ -131,17 +170,27 @@ impl History {
             inner.operations.push(Operation {
                 number,
                 process,
+                tenant,
                 item,
                 asked: asked.clone(),
                 began,
                 ended: None,
                 told: Told::Unknown,
+                saw: None,
             });
             number
         };
-        let item = item.map_or_else(|| "a new item".to_owned(), |item| item.to_string());
-        self.line(format_args!("p{process} op-{number} asks {asked:?} of {item}"));
+        let item = item.map_or_else(String::new, |item| format!(" of {item}"));
+        self.line(format_args!("p{process} op-{number} asks {asked:?}{item} as tenant {tenant}"));
         number
+    }
+
+    /// An operation saw this version under its lock.
+    pub fn saw(&self, number: i64, ov: i64) {
+        let mut inner = self.inner.lock();
+        if let Some(operation) = usize::try_from(number).ok().and_then(|at| inner.operations.get_mut(at)) {
+            operation.saw = Some(ov);
+        }
     }
 
     /// An operation ends.
@@ -157,6 +206,17 @@ impl History {
             }
         }
         self.line(format_args!("     op-{number} is told {told:?} {words}"));
+    }
+
+    /// Counts steps that are not operations of records.
+    pub fn step(&self) {
+        self.inner.lock().steps += 1;
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.inner.lock().steps
     }
 
     /// The time line so far.

@@ -1,13 +1,18 @@
 //! What the document store holds in the end, as the log that it is.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 
-use bson::Document;
+use bson::{Bson, Document};
 use chronos_db::Result;
 use chronos_db::documents::{DocumentStore, Namespace, Scan};
+use chronos_db::objects::ObjectStorage as _;
+use chronos_db::{Error, Json, json_to_bson};
+use flate2::read::MultiGzDecoder;
 use futures::TryStreamExt as _;
 
-use crate::machine::{COLLECTION, DATABASE};
+use crate::setting::{COLLECTION, DATABASE};
+use crate::world::World;
 
 /// A version row.
 #[derive(Clone, Debug)]
@@ -32,6 +37,10 @@ pub(crate) struct Row {
     pub keys: Vec<String>,
     /// It has yet to be stored.
     pub waits: bool,
+    /// Whose it is, where tenants share the database.
+    pub tenant: Option<String>,
+    /// The rules of counters that count it, where its document is gone.
+    pub rules: Vec<String>,
 }
 
 fn number(document: &Document, field: &str) -> i64 {
@@ -58,6 +67,11 @@ impl Row {
             payload_ov: if payload_ov < 0 { ov } else { payload_ov },
             keys: text(document, "jsonKey").into_iter().collect(),
             waits: document.contains_key("unflushedSince"),
+            tenant: text(document, "tenantId"),
+            rules: document.get_array("rules").map_or_else(
+                |_| Vec::new(),
+                |rules| rules.iter().filter_map(|rule| rule.as_str().map(str::to_owned)).collect(),
+            ),
         }
     }
 
@@ -85,6 +99,10 @@ pub(crate) struct Log {
     pub notes: Vec<String>,
     /// The last number given out.
     pub counter: i64,
+    /// The objects of the manifests that are in use, or were until readers have ended.
+    pub manifests: Vec<String>,
+    /// What is said twice, and not the same.
+    pub contradictions: Vec<String>,
 }
 
 async fn all(documents: &dyn DocumentStore, kind: &str) -> Result<Vec<Document>> {
@@ -92,27 +110,72 @@ async fn all(documents: &dyn DocumentStore, kind: &str) -> Result<Vec<Document>>
     documents.scan(&namespace, Scan::default()).try_collect().await
 }
 
+/// The rows of a manifest.
+async fn unpacked(world: &World, key: &str) -> Result<Vec<Row>> {
+    let missing = || Error::storage(format!("the manifest {key} is in use, and not there"));
+    let packed = world.objects.get(key).await?.ok_or_else(missing)?;
+    let mut lines = String::new();
+    let read = MultiGzDecoder::new(&packed[..]).read_to_string(&mut lines);
+    read.map_err(|error| Error::storage(format!("the manifest {key} is damaged: {error}")))?;
+    let mut rows = Vec::new();
+    for line in lines.lines() {
+        let line = Json::parse(line.as_bytes()).map_err(|error| Error::storage(error.to_string()))?;
+        match json_to_bson(&line)? {
+            Bson::Document(document) => rows.push(Row::of(&document)),
+            _ => return Err(Error::storage(format!("the manifest {key} has a line that is not a row"))),
+        }
+    }
+    Ok(rows)
+}
+
 impl Log {
     /// Reads it.
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) async fn read(documents: &dyn DocumentStore) -> Result<Self> {
-        let mut rows: Vec<Row> = all(documents, "ver").await?.iter().map(Row::of).collect();
-        rows.sort_by_key(|row| row.cv);
-        let mut items: BTreeMap<String, Vec<Row>> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.op != "VOID") {
-            items.entry(row.item.clone()).or_default().push(row.clone());
+    pub(crate) async fn read(world: &World) -> Result<Self> {
+        let documents = &*world.documents;
+        let mut log = Self::default();
+        let mut rows: BTreeMap<i64, Row> = BTreeMap::new();
+        for row in all(documents, "ver").await?.iter().map(Row::of) {
+            if let Some(other) = rows.insert(row.cv, row.clone()) {
+                log.contradictions.push(format!("{row:?} and {other:?}"));
+            }
         }
-        for rows in items.values_mut() {
+        let kept = all(documents, "manifests").await?;
+        let live = kept.iter().find(|entry| matches!(entry.get_str("_id"), Ok("live")));
+        let in_use = live.and_then(|live| live.get_array("manifests").ok()).map_or(&[][..], Vec::as_slice);
+        for used in in_use.iter().filter_map(Bson::as_document) {
+            let entry = kept.iter().find(|entry| entry.get("_id") == used.get("id"));
+            let Some(key) = entry.and_then(|entry| text(entry, "key")) else {
+                log.contradictions.push(format!("a manifest is in use and has no entry: {used:?}"));
+                continue;
+            };
+            for row in unpacked(world, &key).await? {
+                let known = rows.entry(row.cv).or_insert_with(|| row.clone());
+                if (&known.item, known.ov, known.at) != (&row.item, row.ov, row.at) {
+                    log.contradictions.push(format!("{known:?} and, in a manifest, {row:?}"));
+                }
+            }
+            log.manifests.push(key);
+        }
+        let retired = live.and_then(|live| live.get_array("retired").ok()).map_or(&[][..], Vec::as_slice);
+        let retired = retired.iter().filter_map(|used| text(used.as_document()?, "key"));
+        log.manifests.extend(retired);
+        for row in rows.values().filter(|row| row.op != "VOID") {
+            log.items.entry(row.item.clone()).or_default().push(row.clone());
+        }
+        for rows in log.items.values_mut() {
             rows.sort_by_key(|row| row.ov);
         }
+        log.rows = rows.into_values().collect();
         let notes = all(documents, "gc").await?;
-        let notes = notes.iter().map(|note| note.get("_id").map(ToString::to_string).unwrap_or_default());
+        log.notes =
+            notes.iter().map(|note| note.get("_id").map(ToString::to_string).unwrap_or_default()).collect();
         let counters = all(documents, "counter").await?;
         let counter = counters.iter().find(|counter| matches!(counter.get_str("_id"), Ok("cv")));
-        let counter = counter.map_or(-1, |counter| number(counter, "value"));
-        Ok(Self { rows, items, notes: notes.collect(), counter })
+        log.counter = counter.map_or(-1, |counter| number(counter, "value"));
+        Ok(log)
     }
 
     /// The row of a version.

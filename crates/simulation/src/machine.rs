@@ -3,41 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronos_db::config::{Config, Database, SpaceConnection};
 use chronos_db::documents::DocumentStore;
 use chronos_db::objects::ObjectStorage;
-use chronos_db::{Chronos, Collection, Env, Result, Route};
+use chronos_db::{Chronos, Collection, Env, Result};
+
+use chronow::hot::documents::DocumentsHot;
 
 use crate::documents::SimulatedDocuments;
 use crate::objects::SimulatedObjects;
 use crate::process::{Process, ProcessClock};
+use crate::setting::Setting;
 use crate::world::World;
 
-/// The database that all write.
-pub(crate) const DATABASE: &str = "sim";
-/// The collection that all write.
-pub(crate) const COLLECTION: &str = "things";
-/// Payloads beyond this size are stored before their commit.
-const INLINE_BYTES: usize = 600;
+/// The database of the bus.
+const BUS: &str = "sim_bus";
 
 /// A running process.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     /// What it is to the world.
     pub process: Arc<Process>,
+    /// Its hot tier of the bus.
+    pub hot: Arc<DocumentsHot>,
     /// Its engine.
     pub chronos: Chronos,
-    /// Its handle of the collection.
-    pub things: Collection,
-}
-
-fn config() -> Result<Config> {
-    Config::builder()
-        .connection("main", "embedded::memory:")
-        .space("objects", SpaceConnection::memory())
-        .database(Database::runtime("acme", "main", DATABASE).space("objects").bucket("simulated"))
-        .inline_max_bytes(INLINE_BYTES)
-        .build()
+    /// Its handles of the collection, one for each tenant.
+    pub things: Vec<Collection>,
 }
 
 impl Machine {
@@ -54,14 +45,16 @@ impl Machine {
             Arc::new(SimulatedDocuments::new(Arc::clone(world), Arc::clone(&process)));
         let objects: Arc<dyn ObjectStorage> =
             Arc::new(SimulatedObjects::new(Arc::clone(world), Arc::clone(&process)));
-        let chronos = Chronos::builder(config()?)
+        let hot = Arc::new(DocumentsHot::new(Arc::clone(&documents), BUS, env.clone()));
+        let chronos = Chronos::builder(world.setting.config(&world.chance)?)
             .env(env)
             .wrap_documents(move |_| Arc::clone(&documents))
             .wrap_objects(move |_| Arc::clone(&objects))
             .open()?;
-        let things = chronos.with(Route::runtime().tenant("acme").collection(COLLECTION))?;
+        let things = (0..world.setting.tenants).map(|tenant| chronos.with(Setting::route(tenant)));
+        let things = things.collect::<Result<Vec<_>>>()?;
         world.history.line(format_args!("p{number} starts, its clock is wrong by {skew_millis} ms"));
-        Ok(Self { process, chronos, things })
+        Ok(Self { process, hot, chronos, things })
     }
 
     /// Starts the worker of a process, which runs until the world heals.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
-use simulation::{Options, Verdict, mutation, run};
+use simulation::{Options, Profile, Verdict, mutation, run};
 
 /// Runs the simulation of every seed of a range, and shows the first that fails.
 #[derive(Debug, Parser)]
@@ -15,6 +15,9 @@ struct Arguments {
     /// Seeds to run, such as `0..10000`, or one to replay, such as `17`.
     #[arg(long, default_value = "0..100", value_parser = seeds)]
     seeds: Range<u64>,
+    /// What clients do: records, bus, or all.
+    #[arg(long, default_value = "all", value_parser = profile)]
+    profile: Profile,
     /// A fault of the past to put back, such as R1.
     #[arg(long)]
     mutation: Option<String>,
@@ -32,6 +35,15 @@ struct Arguments {
     all: bool,
 }
 
+fn profile(text: &str) -> Result<Profile, String> {
+    match text {
+        "all" => Ok(Profile::All),
+        "records" => Ok(Profile::Records),
+        "bus" => Ok(Profile::Bus),
+        _ => Err("a profile is records, bus or all".to_owned()),
+    }
+}
+
 fn seeds(text: &str) -> Result<Range<u64>, String> {
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("`{text}`: {error}"));
     match text.split_once("..") {
@@ -42,17 +54,17 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let without = match &arguments.mutation {
-        None => &[][..],
+    let (without, profile) = match &arguments.mutation {
+        None => (&[][..], arguments.profile),
         Some(name) => match mutation::named(name) {
-            Some(mutation) => mutation.without,
+            Some(mutation) => (mutation.without, mutation.profile),
             None => {
                 println!("there is no mutation {name}; there are {:?}", mutation::ALL);
                 return ExitCode::from(2);
             }
         },
     };
-    let options = Options { without: without.to_vec(), shows_reads: arguments.reads };
+    let options = Options { profile, without: without.to_vec(), shows_reads: arguments.reads };
     let began = Instant::now();
     let next = AtomicU64::new(arguments.seeds.start);
     let verdicts = std::sync::Mutex::new(Vec::<Verdict>::new());
@@ -104,7 +116,15 @@ fn report(arguments: &Arguments, verdicts: &[Verdict], seconds: f64) -> ExitCode
         let mutation =
             arguments.mutation.as_ref().map_or(String::new(), |name| format!(" --mutation {name}"));
         println!("seed {} fails: {}", verdict.seed, verdict.violations[0]);
-        println!("replay: cargo run --release -p simulation -- --seeds {}{mutation} --history", verdict.seed);
+        let profile = match arguments.profile {
+            Profile::All => "",
+            Profile::Records => " --profile records",
+            Profile::Bus => " --profile bus",
+        };
+        println!(
+            "replay: cargo run --release -p simulation -- --seeds {}{profile}{mutation} --history",
+            verdict.seed
+        );
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

@@ -175,6 +175,10 @@ impl Clock for ProcessClock {
         self.time.now().plus_millis(self.process.skew_millis())
     }
 
+    fn steady(&self) -> Duration {
+        self.time.passed()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let (process, sleeping) = (Arc::clone(&self.process), sleep(duration));
         Box::pin(async move {

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chronos_db::objects::ObjectStorage as _;
-use chronos_db::{Chronos, Result, json};
+use chronos_db::{Chronos, Error, Result, json};
 use futures::TryStreamExt as _;
 
+use crate::bus_check;
 use crate::chance::own_this_thread;
 use crate::check::{self, Violations};
-use crate::client::{BY, seen};
-use crate::history::{Operation, Told};
+use crate::client::{BY, colour};
+use crate::end::End;
+use crate::history::Operation;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::trouble::Cluster;
@@ -89,39 +91,58 @@ async fn judged(seed: u64, options: &Options) -> Verdict {
     }
     let history = world.history.text();
     let kills = history.matches(" is killed\n").count();
-    Verdict { seed, violations, operations: world.history.operations().len(), kills, history }
+    Verdict {
+        seed,
+        violations,
+        operations: world.history.operations().len() + world.history.steps(),
+        kills,
+        history,
+    }
 }
 
 async fn whole(world: &Arc<World>) -> Result<Violations> {
-    let cluster = Cluster::start(world)?;
+    let cluster = Cluster::start(world).await?;
     cluster.trouble(10 + world.chance.below(50)).await?;
     cluster.heal();
     wait(ALL_ENDED).await;
+    if let Some(bus) = &cluster.bus {
+        let end = bus_check::end(bus, &Machine::start(world, 0)?).await;
+        return end.map_err(|error| Error::database(error.to_string()));
+    }
     let operations = world.history.operations();
-    let log = Log::read(&*world.documents).await?;
+    let log = Log::read(world).await?;
     let living: Vec<u32> = cluster.machines.lock().iter().map(|machine| machine.process.number).collect();
     let mut wrong = check::stored_by_the_living(&log, &operations, &living);
     let auditor = Machine::start(world, 0)?;
     wrong.extend(work(&auditor.chronos).await);
     // A number that a dead process was given is closed by whoever wants to pass it.
-    auditor.things.create(json!({ BY: JUDGE })).actor(format!("op-{JUDGE}")).await?;
-    auditor.things.stable_cv().await?;
+    auditor.things[0]
+        .create(json!({ BY: JUDGE, "colour": colour(JUDGE) }))
+        .actor(format!("op-{JUDGE}"))
+        .await?;
+    auditor.things[0].stable_cv().await?;
     wrong.extend(work(&auditor.chronos).await);
-    let log = Log::read(&*world.documents).await?;
+    let log = Log::read(world).await?;
     wrong.extend(check::log(&log));
-    wrong.extend(check::writes(&log, &operations));
-    wrong.extend(check::reads(&log, &operations));
+    wrong.extend(check::writes(&log, &world.setting, &operations));
+    wrong.extend(check::reads(&log, &world.setting, &operations));
     wrong.extend(check::drained(&log));
-    wrong.extend(final_reads(&auditor, &log).await?);
+    let end = End { auditor: &auditor, log: &log, setting: &world.setting };
+    wrong.extend(end.reads().await?);
+    wrong.extend(end.counters().await?);
+    wrong.extend(end.queue(&operations).await?);
+    wrong.extend(end.backups().await?);
     for _ in 0..2 {
         wait(A_DAY).await;
         wrong.extend(work(&auditor.chronos).await);
     }
-    let log = Log::read(&*world.documents).await?;
+    let log = Log::read(world).await?;
     let keys: Vec<String> = world.objects.list("").map_ok(|object| object.key).try_collect().await?;
     wrong.extend(check::leftovers(&log, &keys));
-    for problem in auditor.things.verify().await?.problems {
-        wrong.push(format!("verify: {problem:?}"));
+    for things in &auditor.things {
+        for problem in things.verify().await?.problems {
+            wrong.push(format!("verify: {problem:?}"));
+        }
     }
     wrong.extend(unchanged(&operations, &world.history.operations()));
     Ok(wrong)
@@ -137,49 +158,4 @@ async fn work(chronos: &Chronos) -> Violations {
 fn unchanged(then: &[Operation], now: &[Operation]) -> Violations {
     let ended = |operations: &[Operation]| operations.iter().filter(|o| o.ended.is_some()).count();
     if ended(then) == ended(now) { Vec::new() } else { vec!["a client goes on after hours".to_owned()] }
-}
-
-/// Every version of every item, through the front door.
-async fn final_reads(auditor: &Machine, log: &Log) -> Result<Violations> {
-    let mut wrong = Vec::new();
-    let mut live = Vec::new();
-    for (item, rows) in &log.items {
-        let id = item.parse()?;
-        let erased = log.is_erased(item);
-        for row in rows.iter().filter(|row| !row.deletes()) {
-            let told = auditor.things.get(&id).version(row.ov).await.map(seen);
-            let right = match &told {
-                Ok(Told::Nothing) => erased,
-                Ok(Told::Seen(seen)) => {
-                    let by = log.content(item, row.ov).unwrap_or(-1);
-                    !erased && seen.by == by && seen.cv == row.cv
-                }
-                _ => false,
-            };
-            if !right {
-                wrong.push(format!("in the end {told:?} is {row:?}"));
-            }
-        }
-        let Some(newest) = rows.last() else { continue };
-        let told = auditor.things.get(&id).await.map(seen);
-        let absent = erased || newest.deletes();
-        if !absent {
-            live.push(item.clone());
-        }
-        let right = match &told {
-            Ok(Told::Nothing) => absent,
-            Ok(Told::Seen(seen)) => !absent && seen.ov == newest.ov,
-            _ => false,
-        };
-        if !right {
-            wrong.push(format!("in the end {told:?} is the newest of {item}, which is {newest:?}"));
-        }
-    }
-    let listed = auditor.things.list().limit(1000).await?;
-    let mut listed: Vec<String> = listed.items.iter().map(|view| view.id.to_string()).collect();
-    listed.sort();
-    if listed != live {
-        wrong.push(format!("a list has {listed:?}, and there are {live:?}"));
-    }
-    Ok(wrong)
 }

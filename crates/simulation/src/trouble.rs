@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chronos_db::Result;
+use chronos_db::{Error, Result};
 use parking_lot::Mutex;
 
+use crate::bus::BusWork;
 use crate::client::{Client, Known};
 use crate::machine::Machine;
 use crate::world::{Kind, World, wait};
@@ -22,6 +23,8 @@ pub(crate) struct Cluster {
     pub known: Arc<Known>,
     /// Those that live.
     pub machines: Mutex<Vec<Machine>>,
+    /// What they do on the bus, if they are there.
+    pub bus: Option<Arc<BusWork>>,
     clients: u64,
     operations: u64,
     rest_millis: u64,
@@ -32,12 +35,20 @@ impl Cluster {
     ///
     /// # Errors
     /// As [`Machine::start`].
-    pub(crate) fn start(world: &Arc<World>) -> Result<Arc<Self>> {
+    pub(crate) async fn start(world: &Arc<World>) -> Result<Arc<Self>> {
         let chance = &world.chance;
+        let failed = |error: chronow::Error| Error::database(error.to_string());
+        let bus = world.on_bus.then(|| BusWork::drawn(world)).transpose().map_err(failed)?;
+        if let Some(bus) = &bus {
+            // Before anything goes wrong, so that every message is every subscription's.
+            bus.ensure(&Machine::start(world, 0)?).await.map_err(failed)?;
+        }
+        world.begin();
         let cluster = Arc::new(Self {
             world: Arc::clone(world),
             known: Arc::default(),
             machines: Mutex::default(),
+            bus,
             clients: 1 + chance.below(3),
             operations: 10 + chance.below(25),
             rest_millis: [20, 200, 2_000, 20_000][chance.below(4) as usize],
@@ -55,6 +66,14 @@ impl Cluster {
     pub(crate) fn add(&self) -> Result<()> {
         let chance = &self.world.chance;
         let machine = Machine::start(&self.world, millis_wrong(&self.world))?;
+        if let Some(bus) = &self.bus {
+            tokio::spawn(Arc::clone(bus).publish(machine.clone(), self.operations, self.rest_millis));
+            for _ in 0..self.clients {
+                tokio::spawn(Arc::clone(bus).consume(machine.clone(), self.rest_millis.min(2_000)));
+            }
+            self.machines.lock().push(machine);
+            return Ok(());
+        }
         for _ in 0..self.clients {
             let (world, known, machine) = (Arc::clone(&self.world), Arc::clone(&self.known), machine.clone());
             tokio::spawn(Client { world, known, machine }.run(self.operations, self.rest_millis));

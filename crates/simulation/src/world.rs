@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::chance::Chance;
 use crate::history::History;
 use crate::process::{Time, WorldClock};
+use crate::setting::Setting;
 
 /// Which document store all share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,11 +108,25 @@ impl Rates {
 }
 
 /// Several times what a run needs.
-const CALLS: u64 = 30_000;
+const CALLS: u64 = 100_000;
+
+/// What the clients of runs do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Of each run either.
+    #[default]
+    All,
+    /// Records.
+    Records,
+    /// The bus on documents.
+    Bus,
+}
 
 /// How a run differs from what its seed says.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// What clients do.
+    pub profile: Profile,
     /// Guards of the engine that are left out.
     pub without: Vec<&'static str>,
     /// Reads stand in the time line, too.
@@ -130,6 +145,10 @@ pub struct World {
     pub history: History,
     /// What may go wrong.
     pub rates: Rates,
+    /// What of the engine is at work.
+    pub setting: Setting,
+    /// Clients are at the bus, not at records.
+    pub on_bus: bool,
     /// What the document store holds.
     pub documents: Arc<dyn DocumentStore>,
     /// What the object storage holds.
@@ -167,8 +186,9 @@ impl World {
         let kind =
             *chance.pick(&[Kind::Embedded, Kind::ReplicaSet, Kind::Standalone]).unwrap_or(&Kind::Embedded);
         let rates = Rates::drawn(&chance);
+        let setting = Setting::drawn(&chance);
         let slowest = [4, 40, 400, 2_000][chance.skewed(4) as usize];
-        Self::made(seed, kind, rates, chance, slowest, Time::begin(), options)
+        Self::made(seed, kind, (rates, setting), chance, slowest, Time::begin(), options)
     }
 
     /// Makes a world in which nothing goes wrong, everything happens at once, and it is as late as outside.
@@ -179,7 +199,7 @@ impl World {
         Self::made(
             0,
             kind,
-            Rates::none(),
+            (Rates::none(), Setting::plain()),
             Chance::new(0),
             0,
             Time::begin_at(SystemClock.now()),
@@ -190,7 +210,7 @@ impl World {
     fn made(
         seed: u64,
         kind: Kind,
-        rates: Rates,
+        (rates, setting): (Rates, Setting),
         chance: Chance,
         slowest: u64,
         time: Time,
@@ -209,12 +229,14 @@ impl World {
             chance,
             history: History::new(time),
             rates,
+            setting,
+            on_bus: options.profile == Profile::Bus || options.profile == Profile::All && seed % 3 == 2,
             documents: Arc::new(EmbeddedDocuments::open(":memory:", env)?),
             objects: StoreObjects::memory("simulated")?,
             fail,
             shows_reads: options.shows_reads,
             seed,
-            calm: AtomicBool::new(false),
+            calm: AtomicBool::new(true),
             processes: AtomicU64::new(0),
             no_primary_until: Mutex::new(now),
             no_objects_until: Mutex::new(now),
@@ -229,6 +251,11 @@ impl World {
         !self.calm.load(Ordering::Relaxed) && self.chance.hits(per_mille)
     }
 
+    /// From now on things go wrong.
+    pub fn begin(&self) {
+        self.calm.store(false, Ordering::Relaxed);
+    }
+
     /// From now on nothing goes wrong.
     pub fn heal(&self) {
         self.calm.store(true, Ordering::Relaxed);
@@ -237,6 +264,11 @@ impl World {
         *self.no_objects_until.lock() = now;
         self.history.line("the world heals");
         self.healed.send_replace(true);
+    }
+
+    /// Whether nothing goes wrong any more.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm.load(Ordering::Relaxed)
     }
 
     /// Returns when the world heals.
