@@ -4,6 +4,7 @@
 //! A shape that differs fails the test and writes the new file beside the old one; `UPDATE_GOLDEN=1` accepts
 //! it.
 
+mod analytics;
 mod backup;
 mod extended;
 mod manifest;
