@@ -7,10 +7,9 @@ use clap::{Args, Subcommand};
 use futures::TryStreamExt as _;
 use parking_lot::Mutex;
 
-use crate::failure::{Failure, one_line};
+use crate::failure::{Failure, Failures};
 use crate::open::Globals;
 use crate::output::Output;
-use crate::stderr::note;
 
 /// Compute the analytics rules of the configuration, and print their results.
 ///
@@ -100,13 +99,11 @@ async fn run_rules(globals: &Globals, args: RunArgs) -> Result<(), Failure> {
     std::mem::replace(printed, Ok(()))?;
     out.finish()?;
     let failed = ran.rules.iter().filter_map(|run| Some((run, run.error.as_ref()?)));
-    let mut is_failed = false;
+    let mut failures = Failures::default();
     for (run, error) in failed {
-        is_failed = true;
-        let (rule, target) = (&run.rule, &run.target);
-        note(&format!("error: rule `{rule}` over {target}: {}", one_line(&error.to_string())));
+        failures.say(&format!("rule `{}` over {}: {error}", run.rule, run.target));
     }
-    if is_failed { Err(Failure::Reported) } else { Ok(()) }
+    failures.end()
 }
 
 async fn results(globals: &Globals, args: ResultsArgs) -> Result<(), Failure> {

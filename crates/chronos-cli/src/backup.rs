@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use chronos_db::{BackedUp, BackupInfo, Chronos, Error, Route};
 use clap::{Args, Subcommand};
 
-use crate::failure::{Failure, one_line};
+use crate::failure::{Failure, Failures};
 use crate::open::{Globals, Session};
 use crate::output::Output;
-use crate::stderr::note;
 
 /// Back up collections: every version that came since the last backup, while writes go on.
 ///
@@ -93,7 +92,7 @@ async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> 
     };
     let mut out = Output::new();
     let mut damaged = 0;
-    let mut is_failed = false;
+    let mut failures = Failures::default();
     // One that fails keeps no other from being backed up.
     for name in names {
         match back_up_one(&session, &name, to.as_deref()).await {
@@ -101,16 +100,16 @@ async fn back_up(globals: &Globals, of: CollectionsArg, to: Option<PathBuf>) -> 
                 damaged += done.damaged;
                 out.now(&done.to_json())?;
             }
-            Err(error) => is_failed |= reported(&format!("collection `{name}`"), &error),
+            Err(error) => failures.say(&format!("collection `{name}`: {error}")),
         }
     }
     session.close().await?;
     if damaged > 0 {
-        note(&format!(
-            "error: DAMAGE: the payloads of {damaged} versions are missing or damaged, everything else is backed up; `verify` tells more"
+        failures.say(&format!(
+            "DAMAGE: the payloads of {damaged} versions are missing or damaged, everything else is backed up; `verify` tells more"
         ));
     }
-    if damaged == 0 && !is_failed { Ok(()) } else { Err(Failure::Reported) }
+    failures.end()
 }
 
 async fn back_up_one(session: &Session, name: &str, to: Option<&Path>) -> Result<BackedUp, Error> {
@@ -119,12 +118,6 @@ async fn back_up_one(session: &Session, name: &str, to: Option<&Path>) -> Result
         backup = backup.to_folder(folder);
     }
     backup.await
-}
-
-/// Says what failed; true, so that it is remembered.
-fn reported(what: &str, error: &Error) -> bool {
-    note(&format!("error: {what}: {}", one_line(&error.to_string())));
-    true
 }
 
 /// The routes to what is meant.
@@ -162,18 +155,18 @@ where
 {
     let session = globals.open_for_reading()?;
     let mut found = Vec::new();
-    let mut is_failed = false;
+    let mut failures = Failures::default();
     for route in routes(&session, of) {
         let what =
             route.collection.as_ref().map_or("backups".to_owned(), |name| format!("collection `{name}`"));
         match one(&session.chronos, route).await {
             Ok(backups) => found.extend(backups),
-            Err(error) => is_failed |= reported(&what, &error),
+            Err(error) => failures.say(&format!("{what}: {error}")),
         }
     }
     session.close().await?;
     tell(&found)?;
-    if is_failed { Err(Failure::Reported) } else { Ok(()) }
+    failures.end()
 }
 
 fn tell(found: &[BackupInfo]) -> Result<(), Failure> {
@@ -186,6 +179,5 @@ fn tell(found: &[BackupInfo]) -> Result<(), Failure> {
     if problems == 0 {
         return Ok(());
     }
-    note(&format!("error: DAMAGE in the backups: {problems} problems"));
-    Err(Failure::Reported)
+    Err(Failure::said(&format!("DAMAGE in the backups: {problems} problems")))
 }

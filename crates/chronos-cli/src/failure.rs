@@ -45,6 +45,12 @@ impl Failure {
         Self::Error(Error::validation(message.into()))
     }
 
+    /// Says what is wrong on stderr, in one line.
+    pub(crate) fn said(what: &str) -> Self {
+        note(&format!("error: {}", one_line(what)));
+        Self::Reported
+    }
+
     /// Whether the same may succeed later.
     pub(crate) fn is_retryable(&self) -> bool {
         match self {
@@ -88,6 +94,22 @@ impl Failure {
                 ExitCode::from(FAILED)
             }
         }
+    }
+}
+
+/// What failed of several things that do not hold up each other: it is said at once, and fails the command at its end.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Option<Failure>);
+
+impl Failures {
+    /// Says on stderr what failed.
+    pub(crate) fn say(&mut self, what: &str) {
+        self.0 = Some(Failure::said(what));
+    }
+
+    /// The end of the command.
+    pub(crate) fn end(self) -> Result<(), Failure> {
+        self.0.map_or(Ok(()), Err)
     }
 }
 

@@ -6,10 +6,9 @@ use chronos_db::{FailedQueue, ListOperations};
 use clap::{Args, Subcommand};
 use futures::StreamExt as _;
 
-use crate::failure::{Failure, one_line};
+use crate::failure::{Failure, Failures};
 use crate::open::{Globals, Session};
 use crate::output::Output;
-use crate::stderr::note;
 
 /// Look at writes that wait because they failed in a way that passes, and at those that were given up. A
 /// worker carries out what waits.
@@ -110,8 +109,7 @@ async fn list(mut list: ListOperations, args: ListArgs) -> Result<(), Failure> {
 
 /// What others said is printed; that it is not all is a failure.
 fn name_failed(failed: &[FailedQueue]) -> Result<(), Failure> {
-    for queue in failed {
-        note(&format!("error: {}", one_line(&queue.to_string())));
-    }
-    if failed.is_empty() { Ok(()) } else { Err(Failure::Reported) }
+    let mut failures = Failures::default();
+    failed.iter().for_each(|queue| failures.say(&queue.to_string()));
+    failures.end()
 }

@@ -39,10 +39,7 @@ impl MetricsArg {
                 builder.set_buckets_for_metric(Matcher::Full("chronos_flush_lag_seconds".to_owned()), &LAGS)
             })
             .and_then(PrometheusBuilder::install);
-        served.map_err(|error| {
-            note(&format!("error: metrics cannot be served at {address}: {}", one_line(&error.to_string())));
-            Failure::Reported
-        })
+        served.map_err(|error| Failure::said(&format!("metrics cannot be served at {address}: {error}")))
     }
 
     /// Measures what the topics hold, again and again.

@@ -8,7 +8,6 @@ use clap::{Args, Subcommand};
 use crate::failure::Failure;
 use crate::open::{Globals, absent_is_empty, from_file};
 use crate::output::Output;
-use crate::stderr::note;
 
 /// Convert data of other layouts and earlier programs to the current one.
 #[derive(Debug, Args)]
@@ -66,8 +65,7 @@ async fn tenants(globals: &Globals, args: TenantsArgs) -> Result<(), Failure> {
     if done.left == 0 {
         return Ok(());
     }
-    note(&format!("error: others changed {} documents meanwhile; run it again", done.left));
-    Err(Failure::Reported)
+    Err(Failure::said(&format!("others changed {} documents meanwhile; run it again", done.left)))
 }
 
 /// Create the collections and indexes of every messaging database, and bring the documents of all tenants there
@@ -125,6 +123,5 @@ async fn messaging(globals: &Globals, args: MessagingArgs) -> Result<(), Failure
     if done.problems == 0 {
         return Ok(());
     }
-    note(&format!("error: {} of {} documents stay where they are", done.problems, done.read));
-    Err(Failure::Reported)
+    Err(Failure::said(&format!("{} of {} documents stay where they are", done.problems, done.read)))
 }

@@ -8,7 +8,6 @@ use crate::args::CollectionArg;
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
-use crate::stderr::note;
 
 /// A repair stores what waits, for at most this long: what then still waits is not damage, and left to a
 /// worker or the next write.
@@ -50,6 +49,5 @@ pub(crate) async fn run(globals: &Globals, args: VerifyArgs) -> Result<(), Failu
     }
     let (count, name) = (found.problem_count, collection.name());
     let advice = if args.repair { "" } else { "; `--repair` mends what a crash can leave" };
-    note(&format!("error: DAMAGE in `{name}`: {count} problems{advice}"));
-    Err(Failure::Reported)
+    Err(Failure::said(&format!("DAMAGE in `{name}`: {count} problems{advice}")))
 }

@@ -17,6 +17,11 @@ pub trait Action: Sized + Send + 'static {
         None
     }
 
+    /// Whether there was nothing to do: what a worker asks for in every round is not news then.
+    fn is_idle(_: &Self::Output) -> bool {
+        false
+    }
+
     /// Carries it out.
     fn run(self) -> impl Future<Output = Result<Self::Output>> + Send;
 }
@@ -24,7 +29,7 @@ pub trait Action: Sized + Send + 'static {
 /// Carries an action out under watch: where every operation passes.
 pub(crate) async fn carry_out<A: Action>(action: A) -> Result<A::Output> {
     match action.observed() {
-        Some(observed) => observed.watch(action.run(), A::items).await,
+        Some(observed) => observed.watch_action(action.run(), A::items, A::is_idle).await,
         None => action.run().await,
     }
 }

@@ -149,7 +149,7 @@ impl Chronos {
         let Inner { router, env, subject, .. } = &*self.inner;
         let observed = Observed::new(Operation::Route, subject);
         let resolved = router.resolve(route);
-        observed.ended(&resolved, |_| None);
+        observed.ended(&resolved, |_| None, |_| false);
         let resolved = resolved?;
         env.telemetry.routed(&resolved.entry.connection, resolved.tenant());
         let event = Routed {
@@ -396,7 +396,7 @@ impl Chronos {
     /// `TXN_ERROR` if a store fails, or did not close in time; everything that can be closed is.
     pub async fn shutdown_within(&self, limit: Duration) -> Result<Vec<LeftBehind>> {
         let clock = &self.inner.env.clock;
-        let end = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+        let end = clock.now().plus(limit);
         let open: Vec<_> = self.inner.open.lock().by_key.drain().map(|(_, workers)| workers).collect();
         let counts = futures::future::join_all(open.iter().map(|workers| workers.finish(limit))).await;
         let left = open.iter().zip(counts).filter(|(_, versions)| *versions > 0);

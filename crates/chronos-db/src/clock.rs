@@ -15,6 +15,11 @@ use crate::fail::FailPoints;
 use crate::telemetry::Telemetry;
 use crate::{Error, Result};
 
+/// The whole milliseconds of a time, at most as many as there can be.
+pub(crate) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// A moment in milliseconds since 1970-01-01T00:00:00Z, the resolution of every stored date.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -36,6 +41,16 @@ impl Timestamp {
     #[must_use]
     pub const fn plus_millis(self, millis: i64) -> Self {
         Self(self.0.saturating_add(millis))
+    }
+
+    /// This moment, that much later.
+    pub(crate) fn plus(self, time: Duration) -> Self {
+        self.plus_millis(millis(time))
+    }
+
+    /// This moment, that much earlier.
+    pub(crate) fn minus(self, time: Duration) -> Self {
+        self.plus_millis(-millis(time))
     }
 
     /// Reads an ISO-8601 date (`2015-12-31`, midnight UTC) or date-time with an offset

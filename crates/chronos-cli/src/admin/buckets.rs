@@ -6,7 +6,6 @@ use super::{ConfirmArg, look};
 use crate::failure::Failure;
 use crate::open::Globals;
 use crate::output::Output;
-use crate::stderr::note;
 
 /// Look at every bucket that the configuration names; the exit code is 1 if one cannot be reached.
 ///
@@ -41,6 +40,5 @@ pub(super) async fn run(globals: &Globals, args: BucketsArgs) -> Result<(), Fail
         return Ok(());
     }
     let wrong = ensured.bucket_statuses.iter().filter(|bucket| bucket.error.is_some()).count();
-    note(&format!("error: {wrong} of {} buckets could not be reached", ensured.buckets_checked));
-    Err(Failure::Reported)
+    Err(Failure::said(&format!("{wrong} of {} buckets could not be reached", ensured.buckets_checked)))
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chronos_db::Json;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Failures};
 use crate::open::{Globals, Session};
 use crate::output::Output;
 use crate::stderr::note;
@@ -24,10 +24,11 @@ pub(super) async fn health(globals: &Globals) -> Result<(), Failure> {
     close(&session).await;
     let health = health?;
     Output::new().value(&health.to_json())?;
+    let mut failures = Failures::default();
     for ping in health.connections.iter().chain(&health.storages).filter(|ping| !ping.is_ok()) {
-        note(&format!("error: `{}` does not answer", ping.name));
+        failures.say(&format!("`{}` does not answer", ping.name));
     }
-    if health.is_ok() { Ok(()) } else { Err(Failure::Reported) }
+    failures.end()
 }
 
 pub(super) fn backends(globals: &Globals) -> Result<(), Failure> {
@@ -71,6 +72,5 @@ fn print(lines: Vec<(Json, bool)>, wrong: &str) -> Result<(), Failure> {
     if count == 0 {
         return Ok(());
     }
-    note(&format!("error: {count} of {} object storages {wrong}", lines.len()));
-    Err(Failure::Reported)
+    Err(Failure::said(&format!("{count} of {} object storages {wrong}", lines.len())))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::clock::millis;
 use crate::{Clock, Error, ErrorKind, Result, Timestamp};
 
 /// So long after an attempt that failed slowly none is made.
@@ -41,7 +42,7 @@ impl Breaker {
         if left > 0 && left <= millis(OPEN_FOR) {
             return Some(error.clone());
         }
-        *again_at = now.plus_millis(millis(OPEN_FOR));
+        *again_at = now.plus(OPEN_FOR);
         None
     }
 
@@ -55,7 +56,7 @@ impl Breaker {
             Err(error) if is_away(error) => {
                 let took = now.as_millis().saturating_sub(began.as_millis());
                 if took >= millis(SLOW) || away.is_some() {
-                    *away = Some((error.clone(), now.plus_millis(millis(OPEN_FOR))));
+                    *away = Some((error.clone(), now.plus(OPEN_FOR)));
                 }
             }
             // It may not have come to the store.
@@ -68,10 +69,6 @@ impl Breaker {
 
 fn is_away(error: &Error) -> bool {
     error.kind() == ErrorKind::Database && (error.is_retryable() || error.is_undecided())
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -163,7 +163,7 @@ impl Queue {
             options: waiting.options.clone(),
             follows: waiting.follows,
             attempt: 0,
-            due: later(numbered.now, wait),
+            due: numbered.now.plus(wait),
             claimed_until: None,
             last_error: waiting.failed.map(code_and_message),
             created: numbered.now,
@@ -206,7 +206,7 @@ impl Queue {
 
     /// Takes an entry for this process, for the time of a lease; whether it got it.
     pub(crate) async fn claim(&self, entry: &mut Entry, now: Timestamp) -> Result<bool> {
-        entry.claimed_until = Some(later(now, LEASE));
+        entry.claimed_until = Some(now.plus(LEASE));
         self.put(entry).await
     }
 
@@ -266,7 +266,7 @@ impl Queue {
             self.dead_letter(entry, error).await?;
             return Ok(false);
         }
-        entry.due = later(self.now().await?, self.wait_after(entry.attempt));
+        entry.due = self.now().await?.plus(self.wait_after(entry.attempt));
         entry.last_error = Some(code_and_message(error));
         entry.claimed_until = None;
         self.put(entry).await?;
@@ -277,7 +277,7 @@ impl Queue {
     pub(crate) async fn dead_letter(&self, entry: &mut Entry, error: &Error) -> Result<()> {
         let now = self.now().await?;
         entry.last_error = Some(code_and_message(error));
-        entry.claimed_until = Some(later(now, LEASE));
+        entry.claimed_until = Some(now.plus(LEASE));
         // Only who has it may give it up: another process may have carried it out meanwhile.
         if !self.put(entry).await? {
             return Ok(());
@@ -330,7 +330,7 @@ impl Queue {
     async fn claim_letter(&self, letter: &Document, revision: i64, now: Timestamp) -> Result<bool> {
         let mut claimed = letter.clone();
         claimed.insert("revision", revision + 1);
-        claimed.insert("claimedUntil", later(now, LEASE));
+        claimed.insert("claimedUntil", now.plus(LEASE));
         let mut batch = Batch::new();
         batch.push(&self.dead, Write::put(claimed, as_stored(letter)));
         Ok(self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied))
@@ -477,10 +477,6 @@ fn large() -> Vec<String> {
 
 fn code_and_message(error: &Error) -> (String, String) {
     (error.code().to_owned(), error.message().to_owned())
-}
-
-fn later(at: Timestamp, wait: Duration) -> Timestamp {
-    at.plus_millis(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn at_work(doing: &'static str) -> Error {

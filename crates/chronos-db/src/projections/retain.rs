@@ -117,6 +117,10 @@ impl Action for Prune {
         Some(self.collection.observed(Operation::Prune))
     }
 
+    fn is_idle(pruned: &Pruned) -> bool {
+        pruned.versions == 0 && pruned.voids == 0 && pruned.rolled_up.versions == 0
+    }
+
     async fn run(self) -> Result<Pruned> {
         let Self { collection, dry_run, level_rows } = self;
         let work = async {

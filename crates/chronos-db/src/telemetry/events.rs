@@ -18,16 +18,22 @@ pub(super) struct OperationTarget<'p> {
     pub(super) tenant: Option<&'p str>,
 }
 
-pub(super) fn succeeded(operation: Operation, place: OperationTarget<'_>, took: Duration) {
-    tracing::info!(
-        target: "chronos-operation",
-        category = "chronos-operation",
-        operation = operation.event_name(),
-        collection = place.collection,
-        dbName = place.database,
-        tenantId = place.tenant,
-        duration = millis(took),
-    );
+/// At the level `debug` if there was nothing to do.
+pub(super) fn succeeded(operation: Operation, place: OperationTarget<'_>, took: Duration, is_idle: bool) {
+    macro_rules! event {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "chronos-operation",
+                category = "chronos-operation",
+                operation = operation.event_name(),
+                collection = place.collection,
+                dbName = place.database,
+                tenantId = place.tenant,
+                duration = millis(took),
+            )
+        };
+    }
+    if is_idle { event!(debug) } else { event!(info) }
 }
 
 /// What was done to many items at once.

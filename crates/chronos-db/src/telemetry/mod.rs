@@ -12,7 +12,7 @@
 //!
 //! | target of events | level | fields |
 //! |---|---|---|
-//! | `chronos-operation` | info, error | `operation`, `collection`, `dbName`, `tenantId`, `duration` (milliseconds); a failure its `error` |
+//! | `chronos-operation` | info, error; debug where a worker's look found nothing to do | `operation`, `collection`, `dbName`, `tenantId`, `duration` (milliseconds); a failure its `error` |
 //! | `chronos-routing` | debug | `method`, `ctx.dbName`, `ctx.collection`, `ctx.key`, `index`, `backend`, `routingKey`, `resolvedDbName` |
 //! | `chronos-performance` | info | `operation`, `collection`, `dbName`, `tenantId`, `itemsCount`, `duration`, `avgPerItem` |
 //! | `chronos-error` | error | `operation`, `error`, `message`, `collection`, `itemId` |

@@ -77,13 +77,28 @@ impl Observed {
         work: impl Future<Output = Result<T>>,
         items: impl FnOnce(&T) -> Option<u64>,
     ) -> Result<T> {
+        self.watch_action(work, items, |_| false).await
+    }
+
+    /// The same for an action that may have nothing to do, which `is_idle` says.
+    pub(crate) async fn watch_action<T>(
+        self,
+        work: impl Future<Output = Result<T>>,
+        items: impl FnOnce(&T) -> Option<u64>,
+        is_idle: impl FnOnce(&T) -> bool,
+    ) -> Result<T> {
         let ended = work.await;
-        self.ended(&ended, items);
+        self.ended(&ended, items, is_idle);
         ended
     }
 
     /// Tells how an operation ended that needed no waiting.
-    pub(crate) fn ended<T>(self, ended: &Result<T>, items: impl FnOnce(&T) -> Option<u64>) {
+    pub(crate) fn ended<T>(
+        self,
+        ended: &Result<T>,
+        items: impl FnOnce(&T) -> Option<u64>,
+        is_idle: impl FnOnce(&T) -> bool,
+    ) {
         let Self { operation, subject, began } = self;
         let took = began.elapsed();
         let place = subject.place();
@@ -93,7 +108,7 @@ impl Observed {
             Ok(done) => {
                 // Contexts have a category of their own.
                 if operation != Operation::Route {
-                    events::succeeded(operation, place, took);
+                    events::succeeded(operation, place, took, is_idle(done));
                 }
                 if let Some(items) = items(done) {
                     events::performed(operation, place, items, took);

@@ -163,7 +163,7 @@ impl Worker {
         let stopping = CancellationToken::new();
         let clock = Arc::clone(&self.all.chronos.env().clock);
         let rounds = async {
-            let ends_at = clock.now().plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX));
+            let ends_at = clock.now().plus(limit);
             let until = Until { done_before: Duration::ZERO, ends_at: Some(ends_at) };
             let mut report = self.round(until, None, &stopping).await;
             while !report.unfinished.is_empty() && !stopping.is_cancelled() {

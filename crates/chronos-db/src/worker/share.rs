@@ -7,6 +7,7 @@ use bson::{Document, doc};
 
 use super::Round;
 use super::job::{Job, Subject, Target};
+use crate::clock::millis;
 use crate::lease::Lease;
 use crate::{Error, Result, Timestamp};
 
@@ -21,7 +22,7 @@ const RAN: &str = "ran";
 
 /// Whether that long ago is over, by the store's time. What is in the future is of a clock that went back.
 fn is_over(at: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
-    let every = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+    let every = millis(every);
     at.is_none_or(|at| {
         let since = now.as_millis().saturating_sub(at.as_millis());
         since >= every || since < 0

@@ -21,6 +21,7 @@ use super::failure::Failure;
 use super::known_indexes::KnownIndexes;
 use super::numbered::NumberedSessions;
 use super::uri::{self, Checked};
+use crate::clock::millis;
 use crate::documents::{Capabilities, Namespace};
 use crate::{Env, Error, ErrorKind, Result};
 
@@ -95,7 +96,7 @@ impl Lease {
 impl Connector {
     pub(super) fn new(uri: SecretString, env: Env, observer: Option<Observer>) -> Result<Self> {
         let checked = uri::check(&uri)?;
-        let limit = AtomicU64::new(millis(checked.timeout.unwrap_or(DEFAULT_TIMEOUT)));
+        let limit = AtomicU64::new(millis(checked.timeout.unwrap_or(DEFAULT_TIMEOUT)).unsigned_abs());
         Ok(Self {
             uri,
             checked,
@@ -122,7 +123,7 @@ impl Connector {
     /// Sets the limit, unless the connection string does.
     pub(super) fn set_limit(&self, limit: Duration) {
         if self.checked.timeout.is_none() {
-            self.limit.store(millis(limit), Ordering::Relaxed);
+            self.limit.store(millis(limit).unsigned_abs(), Ordering::Relaxed);
         }
     }
 
@@ -326,10 +327,6 @@ impl Connector {
             _ => error,
         }
     }
-}
-
-fn millis(limit: Duration) -> u64 {
-    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether a deployment that says this of itself has transactions: a replica set and a sharded cluster have

@@ -12,6 +12,7 @@ use super::failure::{self, Failure};
 use super::numbered::NumberedSessions;
 use super::retries;
 use crate::Error;
+use crate::clock::millis;
 use crate::documents::Namespace;
 
 /// A command is one BSON document, and the server takes those of 16 MiB and a little; leave room for what
@@ -151,7 +152,7 @@ pub(super) async fn send(
 ) -> Result<Document, Failure> {
     let concern_document = match concern {
         Concern::Durable => {
-            let wait = i64::try_from(call.majority_wait().as_millis()).unwrap_or(i64::MAX);
+            let wait = millis(call.majority_wait());
             doc! { "w": "majority", "j": true, "wtimeout": wait }
         }
         Concern::OnItsWay => doc! { "w": 1 },

@@ -7,6 +7,7 @@ use mongodb::Database;
 use super::call::Call;
 use super::client::Lease;
 use super::failure::{self, Failure, has_code};
+use crate::clock::millis;
 use crate::documents::{Direction, Index, Namespace};
 use crate::{Error, ErrorKind};
 
@@ -239,7 +240,7 @@ fn has_keys(have: &Document, wanted: &Index) -> bool {
 }
 
 fn concern(call: &Call) -> Document {
-    doc! { "w": "majority", "wtimeout": i64::try_from(call.majority_wait().as_millis()).unwrap_or(i64::MAX) }
+    doc! { "w": "majority", "wtimeout": millis(call.majority_wait()) }
 }
 
 /// Whether the majority has it.

@@ -99,7 +99,7 @@ impl Action for MarkItemsAsProcessed {
         let (workers, scope) = (&self.collection.workers, self.collection.scope().await?);
         let mark = async {
             let now = workers.index.documents.now().await?;
-            let before = now.plus_millis(-i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX));
+            let before = now.minus(self.ttl);
             let done = workers.expirer.mark(before, self.max_items, self.dry_run, scope).await?;
             Ok(MarkedItems {
                 collection: self.collection.name().to_owned(),

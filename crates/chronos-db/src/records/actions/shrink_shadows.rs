@@ -135,7 +135,7 @@ impl Action for ShrinkShadows {
         let shrink = async {
             let now = workers.index.documents.now().await?;
             let age = self.older_than.or(shadow.map(|shadow| shadow.ttl));
-            let ago = |age: Duration| now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+            let ago = |age: Duration| now.minus(age);
             let bounds = ShadowBounds {
                 before: age.map(ago),
                 max_bytes: if self.whatever_its_size {

@@ -302,7 +302,7 @@ impl Manifests {
             return Ok(0);
         }
         let now = self.index.documents.now().await?;
-        let before = now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let before = now.minus(age);
         let gone: Vec<Retired> = switch.retired.into_iter().filter(|one| one.since <= before).collect();
         for one in &gone {
             self.remove(one).await?;

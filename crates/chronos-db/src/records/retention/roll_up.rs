@@ -12,6 +12,7 @@ use super::leaving::{Kept, Leaving, Window};
 use super::looked::Looked;
 use super::report::{ManifestInfo, RolledUp};
 use super::retainer::Retainer;
+use crate::clock::millis;
 use crate::config::ManifestPeriod;
 use crate::records::index::scope::Scope;
 use crate::records::manifests::live::InUse;
@@ -55,7 +56,7 @@ impl Retainer {
         let settled = self.watermark.settled_cv().await?;
         let now = self.index.documents.now().await?;
         let bounds = &self.index.settings.retention;
-        let age = bounds.max_age.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let age = bounds.max_age.map(millis);
         let window = Window {
             settled,
             before: age.map(|age| now.plus_millis(age.saturating_neg())),

@@ -60,7 +60,7 @@ impl Trimmer {
         // Numbers below the mark need no row any more; above it a missing one would be taken for a gap.
         let stable = self.watermark.settled_cv().await?.min(followed.common());
         let now = self.index.documents.now().await?;
-        let written_before = now.plus_millis(-i64::try_from(grace.as_millis()).unwrap_or(i64::MAX));
+        let written_before = now.minus(grace);
         let mut after: Option<Vec<Bson>> = None;
         let mut removed = 0;
         // Up to where those are that follow each tenant's rows.

@@ -110,8 +110,7 @@ impl Locks {
         };
         let tenant = tenant.as_deref();
         let token = self.index.env.random.object_id().to_hex();
-        let deadline =
-            self.index.env.clock.now().plus_millis(i64::try_from(patience.as_millis()).unwrap_or(i64::MAX));
+        let deadline = self.index.env.clock.now().plus(patience);
         while !self.try_lease(id, &token, tenant).await? {
             if self.index.env.clock.now() >= deadline {
                 return Err(locked(id));

@@ -16,6 +16,7 @@ use bson::Bson;
 use futures::TryStreamExt as _;
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::clock::millis;
 use crate::documents::{Direction, Filter, Scan, within};
 use crate::records::index::{CV, STABLE, without_content};
 use crate::records::model::{ItemId, Op, int, number};
@@ -69,9 +70,7 @@ impl Marker {
     fn is_old_gap(&self, next: i64, now: Timestamp) -> bool {
         let mut known = self.lock();
         match known.gap {
-            Some((gap, since)) if gap == next => {
-                now.as_millis() - since.as_millis() >= i64::try_from(GRACE.as_millis()).unwrap_or(i64::MAX)
-            }
+            Some((gap, since)) if gap == next => now.as_millis() - since.as_millis() >= millis(GRACE),
             _ => {
                 known.gap = Some((next, now));
                 false

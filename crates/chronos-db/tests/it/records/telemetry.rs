@@ -260,6 +260,8 @@ async fn neither_documents_nor_secrets_stand_in_events_or_labels(p: &Pairing) {
     storage.switch_off();
     users.flush(TIMEOUT).await.unwrap();
     users.restore_collection().to_cv(0).await.unwrap();
+    users.counters().follow().await.unwrap();
+    users.counters().follow().await.unwrap();
 
     let (reported, measured) = (lines.text(), recorded.handle.render());
     for (what, text) in [("events", &reported), ("metrics", &measured)] {
@@ -302,6 +304,13 @@ async fn neither_documents_nor_secrets_stand_in_events_or_labels(p: &Pairing) {
         &format!("itemId=\"{id}\""),
     ]);
     line(&["ERROR chronos-operation:", "operation=\"UPDATE\"", "error=\"OPTIMISTIC_LOCK\""]);
+    // What a worker does in every round is news when there was something to do.
+    for level in ["INFO", "DEBUG"] {
+        let said = format!("{level} chronos-operation:");
+        let followed =
+            reported.lines().filter(|line| line.contains(&said) && line.contains("operation=\"FOLLOW\""));
+        assert_eq!(followed.count(), 1, "{level}: {reported}");
+    }
 }
 
 /// Actions that are not measured by themselves: of an import each change is.

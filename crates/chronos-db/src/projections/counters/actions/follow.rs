@@ -32,6 +32,10 @@ impl Action for Follow {
         Some(self.counters.collection.observed(Operation::Follow))
     }
 
+    fn is_idle(followed: &FollowProgress) -> bool {
+        followed.rows == 0 && followed.damaged_count == 0
+    }
+
     async fn run(self) -> Result<FollowProgress> {
         let named = self.counters.named("follow counters");
         let work = async {

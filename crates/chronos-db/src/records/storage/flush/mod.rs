@@ -195,8 +195,7 @@ impl Flusher {
     }
 
     pub(crate) fn deadline(&self, limit: Duration) -> Timestamp {
-        steady_now(&*self.storer.index.env.clock)
-            .plus_millis(i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+        steady_now(&*self.storer.index.env.clock).plus(limit)
     }
 
     /// Whether `done` came before the deadline.

@@ -117,12 +117,8 @@ struct Pause {
 impl Pause {
     fn renew(old: Option<&Self>, now: Timestamp, error: Error) -> Self {
         let wait = old.map_or(FIRST_WAIT, |old| (old.wait * 2).min(LONGEST_PAUSE));
-        Self { wait, until: later(now, wait), probes: PROBES, error }
+        Self { wait, until: now.plus(wait), probes: PROBES, error }
     }
-}
-
-fn later(now: Timestamp, wait: Duration) -> Timestamp {
-    now.plus_millis(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX))
 }
 
 #[derive(Default)]
@@ -183,7 +179,7 @@ impl Work {
     /// Takes a version in, as far as there is room.
     pub(crate) fn push(&mut self, mut version: Version, now: Timestamp) {
         if self.queue.is_empty() {
-            self.gathering = Some(later(now, self.batch.window));
+            self.gathering = Some(now.plus(self.batch.window));
         }
         let weight = version.weigh();
         let since = version.entry.since;
@@ -303,7 +299,7 @@ impl Work {
         match self.failing.get_mut(&entry.row_id) {
             Some(failing) => {
                 failing.tries += 1;
-                failing.next = later(now, wait_after(failing.tries));
+                failing.next = now.plus(wait_after(failing.tries));
                 failing.trying = false;
                 failing.error = error;
             }
@@ -311,12 +307,12 @@ impl Work {
                 self.streak += 1;
                 if room {
                     let entry = Entry { weight: 0, ..entry };
-                    let next = later(now, FIRST_WAIT);
+                    let next = now.plus(FIRST_WAIT);
                     self.failing
                         .insert(entry.row_id, Failing { entry, tries: 1, next, trying: false, error });
                 } else {
                     self.forgotten += u64::from(entry.own);
-                    self.look_at = Some(later(now, LONGEST_WAIT));
+                    self.look_at = Some(now.plus(LONGEST_WAIT));
                 }
             }
         }
@@ -352,7 +348,7 @@ impl Work {
 
     /// The rows of others were gone through to the end; the next of them are worth a look at `next`.
     pub(crate) fn looked_through(&mut self, next: Option<Timestamp>, now: Timestamp) {
-        let forgotten = (self.forgotten > 0).then(|| later(now, LONGEST_WAIT));
+        let forgotten = (self.forgotten > 0).then(|| now.plus(LONGEST_WAIT));
         self.look_at = next.into_iter().chain(forgotten).min();
     }
 
@@ -386,12 +382,12 @@ impl Work {
         match self.storage.iter_mut().chain(&mut self.database).min_by_key(|pause| pause.probes) {
             None => Permit::Go,
             Some(pause) if under_way < pause.probes => Permit::Go,
-            Some(pause) if later(pause.until, LONGEST_WAIT) <= now => {
+            Some(pause) if pause.until.plus(LONGEST_WAIT) <= now => {
                 pause.until = now;
                 pause.probes += PROBES;
-                if under_way < pause.probes { Permit::Go } else { Permit::Probing(later(now, LONGEST_WAIT)) }
+                if under_way < pause.probes { Permit::Go } else { Permit::Probing(now.plus(LONGEST_WAIT)) }
             }
-            Some(pause) => Permit::Probing(later(pause.until, LONGEST_WAIT)),
+            Some(pause) => Permit::Probing(pause.until.plus(LONGEST_WAIT)),
         }
     }
 
