@@ -54,7 +54,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<(), Failure> {
     let ConfigCommand::Check(args) = args.command;
     let mut config = from_file(&args.file)?;
     let mut described = config.describe();
-    for warning in config.warnings.iter().chain(&config.without_effect) {
+    for warning in &config.warnings {
         note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
     }
     if !args.connect {

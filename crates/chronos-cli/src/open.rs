@@ -99,9 +99,6 @@ impl Globals {
     }
 
     fn open(&self, config: Config) -> Result<Session, Failure> {
-        for warning in &config.without_effect {
-            note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));
-        }
         if self.verbose {
             for warning in &config.warnings {
                 note(&format!("warning: {}: {}", warning.path, one_line(&warning.message)));

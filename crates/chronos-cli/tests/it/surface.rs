@@ -195,7 +195,7 @@ fn a_misspelt_collection_is_not_found_and_the_nearest_ones_are_named() {
 }
 
 #[test]
-fn an_option_without_effect_is_warned_of_by_every_command() {
+fn no_command_warns_of_an_option_that_has_its_effect() {
     let cli = Cli::new();
     let config = chronos_db::json!({
         "dbConnections": {"here": {"mongoUri": "embedded:./data"}},
@@ -203,14 +203,13 @@ fn an_option_without_effect_is_warned_of_by_every_command() {
         "retention": {"objects": {}},
     });
     cli.write("chronos.json", &config.to_string());
-    let warning = "warning: retention.objects: has no effect yet";
     for args in [
         &["create", "-c", "users", r#"{"a": 1}"#][..],
         &["list", "-c", "users"],
         &["config", "check", "chronos.json"],
     ] {
         let ran = cli.run(args);
-        assert_eq!(ran.err().matches(warning).count(), 1, "{args:?}: {ran:?}");
+        assert!(!ran.err().contains("warning"), "{args:?}: {ran:?}");
         ran.lines();
     }
 }

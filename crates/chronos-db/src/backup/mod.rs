@@ -4,13 +4,14 @@
 //! `format.rs` says what lies in a backup, `member.rs` packs and reads its files, `catalog.rs` finds them in a
 //! `location.rs`, `notes.rs` notes which locations there are, `numbers.rs` knows the numbers of a collection again.
 //! `source.rs` reads versions with their payloads, `pending_segment.rs` writes some files and their index, `writer.rs` what came since the last backup.
-//! `target.rs`, `restore.rs` and `restore_state.rs` build a collection, `check.rs` lists and verifies. `erase.rs` takes erased items out of a chain, `unnamed.rs`
+//! `target.rs`, `restore.rs` and `restore_state.rs` build a collection, `copies.rs` marks where it is a copy beside its original, `check.rs` lists and verifies. `erase.rs` takes erased items out of a chain, `unnamed.rs`
 //! out of files that no index names, `take_out.rs` out of all chains.
 //! `actions/` is what callers see.
 
 mod actions;
 mod catalog;
 mod check;
+mod copies;
 mod erase;
 mod format;
 mod location;

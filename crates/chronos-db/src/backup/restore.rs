@@ -73,6 +73,9 @@ impl Restorer {
         if note.get_bool("finished").unwrap_or(false) {
             return Ok(Progress { was_complete: true, ..progress });
         }
+        if done < 0 {
+            self.mark_copy().await?;
+        }
         self.workers.schema.ensure_indexes(&self.target.scope).await?;
         if self.chain.kind() == BackupKind::State {
             self.state(done, &mut progress).await?;

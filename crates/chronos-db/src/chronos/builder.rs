@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::{Chronos, Inner, WrapObjects};
-use crate::config::{Config, CounterRules, Warning};
+use crate::config::{Config, CounterRules};
 use crate::connections::{Connections, WrapDocuments};
 use crate::documents::DocumentStore;
 use crate::fallback::queues::Queues;
@@ -95,9 +95,6 @@ impl Builder {
     /// # Errors
     /// `VALIDATION_ERROR` if the configuration contradicts itself.
     pub fn open(self) -> Result<Chronos> {
-        for Warning { path, message } in &self.config.without_effect {
-            tracing::warn!(option = %path, "the option {message}");
-        }
         let env = Env { telemetry: Telemetry::register(), ..self.env };
         for entry in &self.config.entries {
             env.telemetry.may_route(&entry.connection, entry.tenant());

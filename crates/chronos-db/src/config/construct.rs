@@ -114,6 +114,14 @@ impl Retention {
         self.max_per_item = Some(versions);
         self
     }
+
+    /// Objects of items that no version names, wherever its row is, are removed when they were found so long ago, and
+    /// still have no name: whole days, at least one. Payloads of versions always stay. Default: never.
+    #[must_use]
+    pub const fn objects(mut self, grace: Duration) -> Self {
+        self.objects = Some(grace);
+        self
+    }
 }
 
 impl Transactions {

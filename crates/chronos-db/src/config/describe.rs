@@ -1,5 +1,6 @@
 //! What a configuration means, for people, without secrets.
 
+use crate::clock::millis;
 use crate::{Json, json};
 use secrecy::ExposeSecret;
 use url::Url;
@@ -14,12 +15,8 @@ impl Config {
     #[must_use]
     pub fn describe(&self) -> Json {
         let entries: Vec<Json> = self.entries.iter().map(|entry| self.describe_entry(entry)).collect();
-        let warnings: Vec<Json> = self
-            .warnings
-            .iter()
-            .chain(&self.without_effect)
-            .map(|w| json!({ "path": w.path, "message": w.message }))
-            .collect();
+        let warnings: Vec<Json> =
+            self.warnings.iter().map(|w| json!({ "path": w.path, "message": w.message })).collect();
         json!({
             "entries": entries,
             "counters": self.counters().map(|c| json!({ "connection": c.connection, "database": c.database })),
@@ -37,7 +34,7 @@ impl Config {
                 "fallback": self.fallback.as_ref().map(describe_fallback),
                 "writeOptimization": describe_writes(&self.write_optimization),
                 "inlineMaxBytes": self.inline_max_bytes,
-                "timeoutMs": self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
+                "timeoutMs": self.timeout.map(millis),
             },
             "sections": self.sections.keys().collect::<Vec<_>>(),
             "warnings": warnings,

@@ -152,16 +152,7 @@ impl Config {
             timeout: None,
             sections: BTreeMap::new(),
             warnings: Vec::new(),
-            without_effect: Vec::new(),
             analytics: Arc::default(),
-        }
-    }
-
-    /// Notes an option that is read, and that nothing acts on so far; `meanwhile` says how it is until then.
-    pub(super) fn not_yet(&mut self, path: impl Into<String>, meanwhile: &str) {
-        let path = path.into();
-        if self.without_effect.iter().all(|known| known.path != path) {
-            self.without_effect.push(Warning { path, message: format!("has no effect yet: {meanwhile}") });
         }
     }
 
@@ -327,7 +318,6 @@ impl fmt::Debug for Config {
             // Sections of others may hold connection strings.
             .field("sections", &self.sections.keys().collect::<Vec<_>>())
             .field("warnings", &self.warnings)
-            .field("without_effect", &self.without_effect)
             .finish()
     }
 }

@@ -114,8 +114,6 @@ pub struct Config {
     pub sections: BTreeMap<String, Json>,
     /// What was accepted but deserves a look: unknown keys, shared storage connections.
     pub warnings: Vec<Warning>,
-    /// What was accepted, and has no effect yet.
-    pub without_effect: Vec<Warning>,
     /// The rules of the section `analytics`.
     pub(crate) analytics: Arc<AnalyticsRules>,
 }
@@ -314,10 +312,12 @@ pub struct Retention {
     pub max_age: Option<Duration>,
     /// Versions beyond so many of an item may leave the index.
     pub max_per_item: Option<u32>,
+    /// Objects that no version names go when they were found so long ago; whole days. None keeps them.
+    pub objects: Option<Duration>,
 }
 
 impl Retention {
-    /// Returns whether anything is bounded.
+    /// Returns whether the version index is bounded.
     #[must_use]
     pub const fn is_bounded(&self) -> bool {
         self.max_age.is_some() || self.max_per_item.is_some()

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::section::{Section, Unit, in_range};
 use super::uri::resolve_path;
@@ -12,6 +13,9 @@ use crate::{Json, Result};
 /// Rows also carry indexed values and, with a shadow, heads carry the payload: MongoDB's 16 MB must not be
 /// met by the payload alone.
 const MAX_INLINE_BYTES: u64 = 12 * 1024 * 1024;
+
+/// How long objects without a version stay that were found, unless `retention.objects.graceDays` says otherwise.
+const OBJECTS_GRACE: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// A day: no call should take longer.
 const MAX_TIMEOUT_MILLIS: u64 = 24 * 3_600 * 1_000;
@@ -67,6 +71,9 @@ pub(super) fn check(config: &mut Config) -> Result<()> {
     }
     if let Some(versions) = config.retention.max_per_item {
         in_range("retention.ver.maxPerItem", Some(versions.into()), 1, most)?;
+    }
+    if let Some(grace) = config.retention.objects {
+        in_range("retention.objects.graceDays", Unit::Days.count(grace), 1, most)?;
     }
     if let Some(shadow) = config.dev_shadow {
         in_range("devShadow.ttlHours", Unit::Hours.count(shadow.ttl), 1, most)?;
@@ -152,8 +159,12 @@ fn retention(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
         counters.enabled()?;
         counters.finish(&mut config.warnings);
     }
-    if section.section("objects")?.is_some() {
-        config.not_yet(section.at("objects"), "every version's payload stays");
+    if let Some(mut objects) = section.section("objects")? {
+        let grace = objects.duration("graceDays", Unit::Days, 1, u64::from(u32::MAX))?;
+        if objects.enabled()? && on {
+            config.retention.objects = Some(grace.unwrap_or(OBJECTS_GRACE));
+        }
+        objects.finish(&mut config.warnings);
     }
     section.finish(&mut config.warnings);
     Ok(())
@@ -194,13 +205,9 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
                     section.list(list)?;
                 }
             }
-            "counterRules" => drop(section.list("rules")?),
-            _ => drop(section.flag("enabled")?),
+            _ => drop(section.list("rules")?),
         }
         section.finish(&mut config.warnings);
-        if root.get(key).is_some_and(|written| is_idle(key, written)) {
-            config.not_yet(key, "it is only checked");
-        }
         keep(root, key, config);
     }
     keep(root, "rollup", config);
@@ -210,14 +217,6 @@ fn sections(root: &mut Section<'_>, config: &mut Config) -> Result<()> {
     super::counter_rules::check(config)?;
     config.analytics = Arc::new(AnalyticsRules::read(&config.sections, &mut config.warnings)?);
     Ok(())
-}
-
-/// Whether a section asks for something that nothing does yet.
-fn is_idle(key: &str, written: &Json) -> bool {
-    match key {
-        "counterRules" | "analytics" => false,
-        _ => written.get("enabled") != Some(&Json::Bool(false)),
-    }
 }
 
 fn keep(root: &mut Section<'_>, key: &'static str, config: &mut Config) {

@@ -6,6 +6,7 @@
 //! <collection>/<id>/v<ov>/<property>/text.txt
 //! __manifests__/<collection>/<YYYY>/<MM>/snapshot-<cv><18 digits>.json.gz
 //! __backups__/<database>/<collection>/<whose>/…
+//! __copies__/<collection>/<database>
 //! ```
 //!
 //! A suffix before the extension (`item.<suffix>.json`) tells apart what could otherwise meet at one key, as what was
@@ -34,6 +35,9 @@ pub const MANIFESTS: &str = "__manifests__";
 
 /// The first segment of all backups, and therefore no collection's name.
 pub const BACKUPS: &str = "__backups__";
+
+/// The first segment of what says that a bucket holds copies, and therefore no collection's name.
+pub const COPIES: &str = "__copies__";
 
 const MAX_SUFFIX_BYTES: usize = 32;
 
@@ -168,8 +172,9 @@ pub fn manifest(collection: &str, year: i16, month: i8, cv: i64, suffix: Option<
 /// # Errors
 /// `VALIDATION_ERROR` for an empty, reserved or too long name.
 pub fn collection_prefix(collection: &str) -> Result<String> {
-    if let Some(reserved) =
-        [MANIFESTS, BACKUPS].into_iter().find(|reserved| collection.trim().eq_ignore_ascii_case(reserved))
+    if let Some(reserved) = [MANIFESTS, BACKUPS, COPIES]
+        .into_iter()
+        .find(|reserved| collection.trim().eq_ignore_ascii_case(reserved))
     {
         return Err(Error::validation(format!("the collection name `{reserved}` is reserved")));
     }
@@ -228,6 +233,31 @@ pub fn backups_prefix(database: &str, collection: &str, whose: &str) -> Result<S
     key += &collection_prefix(collection)?;
     push_segment(&mut key, "tenant", whose)?;
     key.push('/');
+    Ok(key)
+}
+
+/// Returns the prefix of the marks of a collection that was restored where objects of its name lay already. So what
+/// lies there may be of several databases, and of which one no key tells.
+///
+/// # Errors
+/// `VALIDATION_ERROR` as for [`collection_prefix`].
+pub fn copies_prefix(collection: &str) -> Result<String> {
+    Ok(format!("{COPIES}/{}", collection_prefix(collection)?))
+}
+
+/// Returns the key of the mark of a collection that was restored to a database where objects of its name lay already.
+///
+/// # Errors
+/// `VALIDATION_ERROR` for an empty or too long name, or a reserved one.
+///
+/// ```
+/// use chronos_db::objects::keys;
+/// assert_eq!(keys::copy("Users", "drill")?, "__copies__/users/drill");
+/// # Ok::<(), chronos_db::Error>(())
+/// ```
+pub fn copy(collection: &str, database: &str) -> Result<String> {
+    let mut key = copies_prefix(collection)?;
+    push_segment(&mut key, "database", database)?;
     Ok(key)
 }
 

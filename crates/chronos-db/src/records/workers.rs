@@ -22,6 +22,7 @@ use super::storage::flush::{FlushReport, Flusher};
 use super::storage::gc::Collector;
 use super::storage::payload_store::{ObjectBuckets, PayloadCache, PayloadStore};
 use super::storage::trim::Trimmer;
+use super::storage::unnamed::Sweeper;
 use super::verify::Verifier;
 use super::versions::Versions;
 use super::write::commit::Committer;
@@ -45,6 +46,7 @@ pub(crate) struct Workers {
     pub(crate) restorer: Arc<Restorer>,
     pub(crate) collector: Arc<Collector>,
     pub(crate) trimmer: Arc<Trimmer>,
+    pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) expirer: Arc<Expirer>,
     pub(crate) retainer: Arc<Retainer>,
     pub(crate) verifier: Arc<Verifier>,
@@ -162,6 +164,11 @@ impl Workers {
                 manifests: manifests.clone(),
             }),
             trimmer: Arc::new(Trimmer::new(index, payloads, watermark)),
+            sweeper: Arc::new(Sweeper {
+                index: index.clone(),
+                payloads: payloads.clone(),
+                versions: versions.clone(),
+            }),
             expirer: Arc::new(Expirer { index: index.clone(), reader: reader.clone() }),
             verifier: base.verifier(&collector),
             index: index.clone(),

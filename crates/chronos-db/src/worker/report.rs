@@ -36,8 +36,8 @@ pub struct WorkerReport {
     pub collections: u64,
     /// How many of what: `waiting` and `failing` versions that are not stored yet, `orphans`, `erased` and
     /// `malformed` of [`Collected`](crate::Collected), erasures that were `certified`, `counted` and `damaged` rows,
-    /// analytics `rules` that were run, `trimmed` rows, items that became `processed`, payloads that were `shrunk`
-    /// out of their heads, ended
+    /// analytics `rules` that were run, `trimmed` rows, versions that were `rolledUp` and `pruned`, objects that were
+    /// found `unnamed`, items that became `processed`, payloads that were `shrunk` out of their heads, ended
     /// `messages`, `leases` that nobody takes any more; of the fallback queue, writes that were `retried`,
     /// `postponed`, became `dead` letters, or are still `queued`.
     pub amounts: BTreeMap<&'static str, u64>,

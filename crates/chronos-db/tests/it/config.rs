@@ -494,7 +494,7 @@ fn databases_that_only_the_stores_can_tell_apart_are_shown_as_such() {
 }
 
 #[test]
-fn options_that_nothing_acts_on_yet_are_reported() {
+fn no_option_that_is_accepted_is_without_effect() {
     let mut document = v2();
     for (key, value) in [
         ("retention", json!({"ver": {"days": 3}, "objects": {}})),
@@ -504,16 +504,15 @@ fn options_that_nothing_acts_on_yet_are_reported() {
         document[key] = value;
     }
     let config = parse(&document).unwrap();
-    let told: std::collections::BTreeSet<&str> =
-        config.without_effect.iter().map(|warning| warning.path.as_str()).collect();
-    assert!(told.contains("retention.objects"), "{told:?}");
-    assert!(!told.contains("retention.ver") && !told.contains("rollup"), "both have their effect");
+    assert_eq!(config.retention.objects, Some(Duration::from_secs(7 * 86_400)), "the default");
+    document["retention"]["objects"] = json!({"graceDays": 0});
+    assert!(parse(&document).unwrap_err().message().contains("retention.objects.graceDays"));
+    document["retention"]["objects"] = json!({"enabled": false, "graceDays": 3});
+    assert_eq!(parse(&document).unwrap().retention.objects, None);
     let idle = |warning: &chronos_db::config::Warning| {
         warning.path == "rollup.enabled" && warning.message.contains("stays in the index")
     };
     assert!(config.warnings.iter().any(idle), "{:?}", config.warnings);
-    assert!(!told.contains("counters"), "counters count");
-    assert!(config.without_effect.iter().all(|warning| warning.message.starts_with("has no effect yet")));
 }
 
 #[test]

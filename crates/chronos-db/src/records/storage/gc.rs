@@ -90,7 +90,7 @@ impl Collector {
     pub(crate) async fn collect_orphans(self: &Arc<Self>, age: Duration, scope: &Scope) -> Result<Collected> {
         let mut done = Collected::default();
         let now = self.index.documents.now().await?;
-        let before = now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        let before = now.minus(age);
         let scan = Scan { filter: scope.narrow(Filter::All), ..Scan::default() };
         let mut notes = self.index.documents.scan(&self.index.names.gc, scan);
         let mut old = Vec::new();
@@ -166,7 +166,13 @@ impl Collector {
                 // Forgotten, or condemned by another process, which does the rest.
                 continue;
             }
-            let unnamed = self.unnamed(&noted).await?;
+            let unnamed = match self.unnamed(&noted).await {
+                Ok(unnamed) => unnamed,
+                Err(error) => {
+                    *failed = failed.take().or(Some(error));
+                    continue;
+                }
+            };
             if let Err(error) = self.payloads.discard(pairs(&unnamed)).await {
                 *failed = failed.take().or(Some(error));
                 continue;
@@ -181,6 +187,10 @@ impl Collector {
     /// The objects of a note that no version of its item names. Any version: what a later one shares lies at
     /// the key of an earlier one.
     async fn unnamed(&self, noted: &Noted) -> Result<Vec<(String, String)>> {
+        if noted.is_of_unnamed() && self.payloads.may_be_shared().await? {
+            // A copy that was restored since may have the name.
+            return Ok(Vec::new());
+        }
         let mut unnamed = noted.objects.clone();
         let scope = Scope::of_owner(noted.tenant.as_deref());
         let mut rows = self.versions.of_item(noted.id, 0, Direction::Ascending, &scope);

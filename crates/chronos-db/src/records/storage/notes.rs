@@ -17,6 +17,9 @@ pub(crate) const DUE: &str = "eraseAgainAt";
 /// The field of a note that is about a manifest; it names its key.
 pub(crate) const MANIFEST: &str = "manifest";
 
+/// How the `_id` begins of a note of objects that no version named when they were found.
+const UNNAMED: &str = "unnamed/";
+
 /// The objects that one write stores before its commit, as they are noted.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Noted {
@@ -43,6 +46,16 @@ impl Noted {
     /// The write by which a commit makes sure that its objects are there, and stay.
     pub(crate) fn kept(&self) -> Write {
         Write::put(self.document(false), Guard::Equals { field: CONDEMNED.into(), value: false.into() })
+    }
+
+    /// The `_id` of the note of objects in a bucket that no version of the item named when they were found.
+    pub(crate) fn of_unnamed(bucket: &str, id: ItemId) -> String {
+        format!("{UNNAMED}{bucket}/{id}")
+    }
+
+    /// Whether its objects were found without a name, rather than stored by a write.
+    pub(crate) fn is_of_unnamed(&self) -> bool {
+        self.note.starts_with(UNNAMED)
     }
 
     pub(crate) fn read(note: &Document) -> Option<Self> {

@@ -165,6 +165,22 @@ impl PayloadStore {
         Ok(())
     }
 
+    /// The names of the buckets in which objects of versions lie.
+    pub(crate) fn bucket_names(&self) -> impl Iterator<Item = &str> {
+        self.buckets.iter().flat_map(places_of)
+    }
+
+    /// Whether a copy of the collection was restored to one of its buckets, of this or of another database.
+    pub(crate) async fn may_be_shared(&self) -> Result<bool> {
+        let prefix = keys::copies_prefix(&self.index.names.collection)?;
+        for name in self.bucket_names() {
+            if self.bucket(name)?.list(&prefix).try_next().await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Whatever lies where the item's objects lie. Returns how many there were.
     pub(crate) async fn remove_prefix(&self, id: ItemId) -> Result<u64> {
         let mut removed = 0;

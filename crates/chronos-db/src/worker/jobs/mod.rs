@@ -8,6 +8,7 @@ mod leases;
 mod messages;
 mod orphans;
 mod prune;
+mod sweep;
 mod trim;
 mod ttl;
 
@@ -28,6 +29,7 @@ pub(super) fn all(chronos: &Chronos, failures: &Arc<Failures>) -> Vec<Arc<dyn Jo
         Arc::new(analytics::Analytics { failures: Arc::clone(failures) }),
         Arc::new(trim::Trim),
         Arc::new(prune::Prune),
+        Arc::new(sweep::Sweep),
         Arc::new(ttl::Ttl),
         Arc::new(messages::Messages),
         Arc::new(leases::Leases),

@@ -47,6 +47,7 @@ mod removal;
 mod restore;
 mod restore_collection;
 mod retention;
+mod retention_objects;
 mod retention_races;
 mod smart_insert;
 mod spooling;
