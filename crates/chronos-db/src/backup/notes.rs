@@ -8,17 +8,39 @@ use super::location::{At, BackupLocation};
 use super::source::Source;
 use crate::Result;
 use crate::documents::{Batch, Filter, Guard, Outcome, Scan, Write};
+use crate::records::number;
 
-/// Notes that a place holds a backup up to the number `cv`, or is about to.
+/// How far the backups of a collection in a place are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reached {
+    /// Up to which number the last backup reaches, or the one before while one is being written.
+    pub(super) cv: i64,
+    /// What was erased up to this number is in none of them any more.
+    pub(super) clean_to: i64,
+}
+
+fn note_id(location: &BackupLocation, subject: &Subject) -> Bson {
+    Bson::Document(doc! { "backup": location.at.to_string(), "whose": subject.whose.as_str() })
+}
+
+/// Up to which number what was erased is in no backup of the place any more; -1 if that is not known.
+pub(super) async fn clean_to(source: &Source, location: &BackupLocation, subject: &Subject) -> Result<i64> {
+    let index = &source.index;
+    let found = index.documents.get(&index.names.counter, vec![note_id(location, subject)]).await?;
+    Ok(found.first().and_then(|note| number(note, "cleanTo")).unwrap_or(-1))
+}
+
+/// Notes that a place holds backups, or is about to.
 pub(super) async fn note(
     source: &Source,
     location: &BackupLocation,
     subject: &Subject,
-    cv: i64,
+    reached: Reached,
 ) -> Result<()> {
     let index = &source.index;
-    let id = doc! { "backup": location.at.to_string(), "whose": subject.whose.as_str() };
-    let mut note = doc! { "_id": Bson::Document(id), "cv": cv, "at": index.documents.now().await? };
+    let Reached { cv, clean_to } = reached;
+    let now = index.documents.now().await?;
+    let mut note = doc! { "_id": note_id(location, subject), "cv": cv, "cleanTo": clean_to, "at": now };
     match &location.at {
         At::Folder(folder) => drop(note.insert("folder", folder.display().to_string())),
         At::Bucket { storage, bucket } => {

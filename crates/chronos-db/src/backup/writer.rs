@@ -16,13 +16,14 @@ use futures::TryStreamExt as _;
 use super::catalog::{self, Chain};
 use super::format::{BackupKind, Subject};
 use super::location::BackupLocation;
+use super::notes::{self, Reached};
 use super::numbers::{self, CHAIN};
 use super::pending_segment::{NAMED, PendingSegment, SegmentWriter};
 use super::source::Source;
-use super::{erase, notes, unnamed};
+use super::{erase, unnamed};
 use crate::documents::{Batch, Direction, Filter, Guard, Scan, Write, raw_bson};
 use crate::records::{ItemId, Op, Reader, Watermark, int, without_content};
-use crate::{Error, Result, Timestamp};
+use crate::{Error, Result};
 
 /// So often a backup of the latest state begins anew because of erasures.
 const STARTS: usize = 16;
@@ -59,14 +60,14 @@ impl Writer<'_> {
         let stable = self.watermark.stable_cv().await?;
         let mut chain = self.chain(stable).await?;
         let mut wrote = Wrote { chain: chain.id().to_owned(), from: chain.last_cv(), ..Wrote::default() };
+        let clean_to = notes::clean_to(&self.source, &self.location, &self.subject).await?;
         if chain.last_cv() < stable {
             // Before the first file and before anything is read: an erasure that does not find the note is over, and
             // what is read from now on is without the item.
-            notes::note(&self.source, &self.location, &self.subject, chain.last_cv()).await?;
+            self.note(chain.last_cv(), clean_to).await?;
         }
         let now = self.source.index.documents.now().await?;
-        let left =
-            unnamed::remove_abandoned(&self.location, &chain.prefix, older_than(now, ABANDONED)).await?;
+        let left = unnamed::remove_abandoned(&self.location, &chain.prefix, now.minus(ABANDONED)).await?;
         if let Some(last) = chain.segments.last() {
             // The process that wrote it may have died before looking at what was erased.
             let erased = self.erased(last.first_cv - 1, last.last_cv).await?;
@@ -97,9 +98,37 @@ impl Writer<'_> {
         }
         wrote.to = chain.last_cv();
         if wrote.to >= 0 {
-            notes::note(&self.source, &self.location, &self.subject, wrote.to).await?;
+            self.take_out_of_others(&chain.prefix, clean_to).await?;
+            self.note(wrote.to, stable).await?;
         }
         Ok(wrote)
+    }
+
+    async fn note(&self, cv: i64, clean_to: i64) -> Result<()> {
+        notes::note(&self.source, &self.location, &self.subject, Reached { cv, clean_to }).await
+    }
+
+    /// Takes what was erased behind `clean_to` out of the chains of the collection that no backup goes on with: those of
+    /// its latest state at earlier times, and of what it was before it was replaced. An erasure does not reach them in a
+    /// folder.
+    async fn take_out_of_others(&self, current: &str, clean_to: i64) -> Result<()> {
+        let erased = self.erased(clean_to, i64::MAX).await?;
+        if erased.is_empty() {
+            return Ok(());
+        }
+        for (chain, problems) in catalog::chains(&self.location, &self.subject.prefix()?).await? {
+            // `Users` and `users` share a prefix; a chain that has no index yet may be of either.
+            let is_own = chain.segments.first().is_none_or(|first| first.subject == self.subject);
+            if chain.prefix == current || !is_own {
+                continue;
+            }
+            if let Some(problem) = problems.into_iter().next() {
+                return Err(problem.error());
+            }
+            self.take_out(&chain, &erased).await?;
+            self.source.index.env.fail.hit("backup.after_other_chain")?;
+        }
+        Ok(())
     }
 
     /// Backs up the latest state of all items, of a collection that keeps no versions.
@@ -110,10 +139,12 @@ impl Writer<'_> {
             let chain = self.source.index.env.random.object_id().to_hex();
             return Ok(Wrote { chain, from: -1, to: -1, ..Wrote::default() });
         }
-        notes::note(&self.source, &self.location, &self.subject, -1).await?;
+        let clean_to = notes::clean_to(&self.source, &self.location, &self.subject).await?;
+        self.note(-1, clean_to).await?;
         for _ in 0..STARTS {
-            if let Some(wrote) = self.whole_state(reader, stable).await? {
-                notes::note(&self.source, &self.location, &self.subject, wrote.to).await?;
+            if let Some((chain, wrote)) = self.whole_state(reader, stable).await? {
+                self.take_out_of_others(&chain.prefix, clean_to).await?;
+                self.note(wrote.to, stable).await?;
                 return Ok(wrote);
             }
         }
@@ -122,7 +153,7 @@ impl Writer<'_> {
     }
 
     /// None if an erasure has closed it on the way: it may have taken files away that no index names yet.
-    async fn whole_state(&self, reader: &Arc<Reader>, stable: i64) -> Result<Option<Wrote>> {
+    async fn whole_state(&self, reader: &Arc<Reader>, stable: i64) -> Result<Option<(Chain, Wrote)>> {
         let id = self.source.index.env.random.object_id().to_hex();
         let mut chain = Chain::new(format!("{}{id}/", self.subject.prefix()?));
         let mut wrote = Wrote { chain: id.clone(), from: -1, to: -1, ..Wrote::default() };
@@ -142,12 +173,12 @@ impl Writer<'_> {
         }
         self.take_out(&chain, &self.erased(stable, i64::MAX).await?).await?;
         wrote.to = chain.last_cv();
-        Ok(Some(wrote))
+        Ok(Some((chain, wrote)))
     }
 
     /// Removes states whose backup has died on the way, when they are a day old.
     async fn remove_halves(&self) -> Result<()> {
-        let before = older_than(self.source.index.documents.now().await?, ABANDONED);
+        let before = self.source.index.documents.now().await?.minus(ABANDONED);
         for (chain, _) in catalog::chains(&self.location, &self.subject.prefix()?).await? {
             let Some(last) = chain.segments.last() else {
                 unnamed::remove_abandoned(&self.location, &chain.prefix, before).await?;
@@ -280,8 +311,4 @@ impl Writer<'_> {
     async fn take_out(&self, chain: &Chain, erased: &HashSet<ItemId>) -> Result<()> {
         erase::from_chain(&self.source, &self.location, &chain.prefix, erased).await.map(drop)
     }
-}
-
-fn older_than(now: Timestamp, age: Duration) -> Timestamp {
-    now.plus_millis(-i64::try_from(age.as_millis()).unwrap_or(i64::MAX))
 }

@@ -1,5 +1,7 @@
-//! How much memory a process takes while versions wait to be stored. Each scenario is a process of its own
-//! that prints its peak.
+//! How much memory a process takes while versions wait to be stored, and while they are backed up and restored. Each
+//! scenario is a process of its own that prints its peak.
+
+mod backups;
 
 use std::process::Command;
 use std::sync::Arc;
@@ -106,6 +108,9 @@ async fn child() {
             drop(views);
             chronos.shutdown().await.unwrap();
         }
+        "rows" => backups::rows(folder, count).await,
+        "backed_up" => backups::backed_up(folder, count).await,
+        "restored" => backups::restored(folder, count).await,
         other => panic!("no scenario is called `{other}`"),
     }
 }

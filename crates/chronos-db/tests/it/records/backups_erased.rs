@@ -15,6 +15,7 @@ on_durable_pairings!(
     an_erasure_beside_a_running_backup_of_the_latest_state_leaves_nothing,
     a_backup_that_was_overtaken_and_rewritten_says_what_is_there,
     buckets_of_earlier_configurations_are_searched_or_named,
+    earlier_backups_in_a_folder_hold_nothing_that_is_erased_after_the_next,
 );
 
 const TASK: &str = "CHRONOS_TEST_BACKUPS_ERASED";
@@ -182,6 +183,52 @@ async fn a_backup_that_was_overtaken_and_rewritten_says_what_is_there(p: &Pairin
     assert!(listed[0].cv >= done.cv, "what it says is backed up is there: {listed:?}");
     users.backup().await.unwrap();
     assert_sound(&three, &theirs, &id).await;
+}
+
+/// Where no versions are kept each backup is a chain by itself.
+async fn earlier_backups_in_a_folder_hold_nothing_that_is_erased_after_the_next(p: &Pairing) {
+    let mut config = config();
+    config["versioning"] = json!({"enabled": false});
+    let store = p.open_with(&config);
+    let users = store.users();
+    let folder = p.folder().join("away");
+    let to = folder.to_str().unwrap();
+    let ids = [marked(&users).await, marked(&users).await];
+    for n in 0..2 {
+        users.backup().to_folder(&folder).await.unwrap();
+        users.create(json!({ "n": n })).ack_stored().await.unwrap();
+    }
+    // Whoever takes it out may die at any step.
+    for (id, point) in ids.iter().zip(["backup.after_rewrite=abort:0", "backup.after_other_chain=abort:0"]) {
+        let certificate = users.erase(id).await.unwrap();
+        assert_eq!(certificate.backups_due, [to]);
+        let test = concat!(module_path!(), "::one_process");
+        let dead = child::run(p, test, TASK, &config, point, json!({"of": "users", "to": to})).await;
+        assert!(was_killed(&dead), "{point} was never reached: {dead:?}");
+        assert!(holds(&folder, MARK), "{point}");
+        users.backup().to_folder(&folder).await.unwrap();
+    }
+    assert!(!holds(&folder, MARK));
+    let route = || Route::runtime().tenant("acme");
+    let verified = store.chronos.verify_backups(route()).from_folder(&folder).await.unwrap();
+    assert!(verified.len() >= 4 && verified.iter().all(|backup| backup.problems.is_empty()), "{verified:?}");
+    let written = modified(&folder);
+    users.create(json!({"n": "after"})).ack_stored().await.unwrap();
+    users.backup().to_folder(&folder).await.unwrap();
+    let again = modified(&folder);
+    assert!(written.iter().all(|file| again.contains(file)), "what is clean is left alone");
+    let copy = store.collection("copy");
+    assert_eq!(copy.restore_backup().of(&users).from_folder(&folder).await.unwrap().versions, 17);
+}
+
+/// Every file below a folder, and when it was written.
+fn modified(folder: &std::path::Path) -> Vec<(std::path::PathBuf, std::time::SystemTime)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    let found = entries.flat_map(|entry| match entry.path().is_dir() {
+        true => modified(&entry.path()),
+        false => vec![(entry.path(), entry.metadata().unwrap().modified().unwrap())],
+    });
+    found.collect()
 }
 
 async fn buckets_of_earlier_configurations_are_searched_or_named(p: &Pairing) {

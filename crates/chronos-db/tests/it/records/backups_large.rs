@@ -1,6 +1,11 @@
 //! A collection that is backed up while it is written to, in whatever number of versions.
 //!
-//! `CHRONOS_BACKUP_VERSIONS=1000000` for a run by hand; what it took is printed (`--nocapture`).
+//! By hand with as many as one likes; what it took is printed. `standalone_local` builds on MongoDB what was backed up of
+//! an embedded store, the others the other way round:
+//!
+//! ```text
+//! CHRONOS_BACKUP_VERSIONS=1000000 cargo test --release -p chronos-db --test it -- --nocapture backups_large::standalone_local
+//! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -10,11 +15,15 @@ use chronos_db::documents::{Direction, Scan};
 use chronos_db::{Collection, ItemId, Json, json};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use test_support::{CallKind, Counting, objects};
 
 use super::backups::{OF_THE_PLACE, totals};
 use super::pairing::{Kind, Pairing, Store, TIMEOUT, namespace, on_durable_pairings};
 
-on_durable_pairings!(a_backup_under_writes_restored_on_another_backend_is_equal);
+on_durable_pairings!(
+    a_backup_under_writes_restored_on_another_backend_is_equal,
+    a_backup_and_its_restore_ask_the_store_for_many_versions_at_once,
+);
 
 /// Writes that are under way at once.
 const AT_ONCE: usize = 32;
@@ -88,7 +97,9 @@ async fn a_backup_under_writes_restored_on_another_backend_is_equal(p: &Pairing)
         Kind::EmbeddedLocal => Kind::StandaloneLocal,
         _ => Kind::EmbeddedLocal,
     });
-    let (from, to) = (other.open_with(&config()), p.open_with(&config()));
+    // Payloads in memory, up to their bound, are not what a backup takes.
+    let open = |p: &Pairing| p.opening().with(&config()).without_cache().open();
+    let (from, to) = (open(&other), open(p));
     let (users, grown) = (from.users(), to.users());
     let folder = other.folder().join("away");
     let began = Instant::now();
@@ -122,4 +133,35 @@ async fn a_backup_under_writes_restored_on_another_backend_is_equal(p: &Pairing)
     tell("compared");
     other.finish().await;
     tell("verified");
+}
+
+/// How many calls there were since it was asked last.
+fn calls<C: CallKind>(counting: &Counting<C>) -> u64 {
+    counting.take().iter().map(|(_, calls)| calls).sum()
+}
+
+async fn a_backup_and_its_restore_ask_the_store_for_many_versions_at_once(p: &Pairing) {
+    let (on_documents, on_objects) = (Counting::new(), Counting::new());
+    let opening = p.opening().with(&config()).without_cache();
+    let store = opening.documents(&on_documents).objects(&on_objects).open();
+    let (users, copy) = (store.users(), store.collection("copy"));
+    let folder = p.folder().join("away");
+    for _ in 0..2 {
+        write(&users, 600).await;
+        assert_eq!(users.flush(TIMEOUT).await.unwrap(), 0);
+        on_documents.take();
+        on_objects.take();
+        let done = users.backup().to_folder(&folder).await.unwrap();
+        assert_eq!(done.versions, 600);
+        // An object each, but that a deletion has the one before, and some pieces of the log.
+        assert!(on_objects.count(objects::Call::Get) <= 600, "{:?}", on_objects.all());
+        let asked = on_documents.all();
+        assert!(calls(&on_documents) <= 40, "{asked:?}");
+    }
+    on_documents.take();
+    on_objects.take();
+    assert_eq!(copy.restore_backup().of(&users).from_folder(&folder).await.unwrap().versions, 1_200);
+    assert!(on_objects.count(objects::Call::Put) <= 1_200, "{:?}", on_objects.all());
+    let asked = on_documents.all();
+    assert!(calls(&on_documents) <= 120, "{asked:?}");
 }
