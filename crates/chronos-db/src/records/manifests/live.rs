@@ -207,6 +207,12 @@ impl Manifests {
         }
     }
 
+    /// Whether these are the manifests in use still: else one of them that cannot be read may be gone, as another took its
+    /// place.
+    pub(crate) async fn is_current(&self, live: &Live) -> Result<bool> {
+        Ok(self.switch().await?.seq == live.seq)
+    }
+
     pub(crate) async fn entries_of(&self, switch: &Switch, scope: &Scope) -> Result<Live> {
         let wanted: Vec<&InUse> = switch
             .in_use

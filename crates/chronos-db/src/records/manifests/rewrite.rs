@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 
 use super::entry::ManifestEntry;
+use super::live::{Live, Switch};
 use super::pack::{Packed, PackedRow, Packer};
 use super::root::Manifests;
 use super::store::{Prepared, Writing};
@@ -15,7 +16,7 @@ use crate::documents::{Filter, Scan};
 use crate::objects::keys;
 use crate::records::index::scope::Scope;
 use crate::records::model::ItemId;
-use crate::records::storage::notes::MANIFEST;
+use crate::records::storage::notes::{MANIFEST, REMOVED};
 use crate::{Error, Result};
 
 /// Attempts against others that change manifests meanwhile.
@@ -45,28 +46,25 @@ impl Manifests {
             return Ok(0);
         }
         self.remove_attempts().await?;
-        for _ in 0..ATTEMPTS {
-            let switch = self.fence().await?;
-            let live = self.entries_of(&switch, &Scope::All).await?;
+        for attempt in 0..ATTEMPTS {
+            // One fence is enough, and more of them would keep two erasures from ever coming to their end: each change
+            // by another erasure is one for roll-ups as well.
+            let switch = if attempt == 0 { self.fence().await? } else { self.switch().await? };
             let mut next = switch.clone();
-            let (mut prepared, mut held) = (Vec::<Prepared>::new(), 0);
-            for entry in live.entries.iter().filter(|entry| entry.may_hold(id)) {
-                let packed = match self.without(entry, id).await? {
-                    Without::Same => continue,
-                    Without::Empty => None,
-                    Without::Packed(packed) => Some(*packed),
-                };
-                held += 1;
-                let made = match packed {
-                    Some(packed) => Some(self.prepare(packed, &again(entry, self).await?).await?),
-                    None => None,
-                };
-                next.replace(entry, made.as_ref().map(|made| &made.entry));
-                prepared.extend(made);
-            }
+            // Who rolls up since the fence may have read what this takes out.
+            next.fences += 1;
+            let (prepared, held) = match self.take_out(&switch, id, &mut next).await {
+                Ok(made) => made,
+                // One whose place another took meanwhile may be gone.
+                Err(error) if error.is_retryable() || self.switch().await?.seq() == switch.seq() => {
+                    return Err(error);
+                }
+                Err(_) => continue,
+            };
             self.index.env.fail.hit("manifest.before_rewritten")?;
             if held == 0 || self.commit(&prepared, &next).await? {
                 // What was left of an earlier attempt, or of a merge, may hold the item, too.
+                self.condemn_retired().await?;
                 self.remove_retired(Duration::ZERO).await?;
                 self.remove_attempts().await?;
                 return Ok(held);
@@ -77,9 +75,31 @@ impl Manifests {
             .retryable())
     }
 
+    /// Puts manifests without the item into `next`, which is to follow `switch`, in the places of those that hold it; how many these are.
+    async fn take_out(&self, switch: &Switch, id: ItemId, next: &mut Switch) -> Result<(Vec<Prepared>, u64)> {
+        let live = self.entries_of(switch, &Scope::All).await?;
+        let (mut prepared, mut held) = (Vec::new(), 0);
+        for entry in live.entries.iter().filter(|entry| entry.may_hold(id)) {
+            let packed = match self.without(entry, id).await? {
+                Without::Same => continue,
+                Without::Empty => None,
+                Without::Packed(packed) => Some(*packed),
+            };
+            held += 1;
+            let made = match packed {
+                Some(packed) => Some(self.prepare(packed, &again(entry, self).await?).await?),
+                None => None,
+            };
+            next.replace(entry, made.as_ref().map(|made| &made.entry));
+            prepared.extend(made);
+        }
+        Ok((prepared, held))
+    }
+
     /// Removes the objects of attempts that no switch names, whatever their age.
     async fn remove_attempts(&self) -> Result<()> {
-        let filter = Filter::Field(MANIFEST.to_owned(), Test::Exists(true));
+        let is_of_manifest = Filter::Field(MANIFEST.to_owned(), Test::Exists(true));
+        let filter = is_of_manifest.and(Filter::Field(REMOVED.to_owned(), Test::Exists(false)));
         let notes = self.index.documents.scan(&self.index.names.gc, Scan { filter, ..Scan::default() });
         let notes: Vec<_> = notes.try_collect().await?;
         for note in notes {
@@ -94,11 +114,23 @@ impl Manifests {
     /// # Errors
     /// As [`rows_of`](Self::rows_of).
     pub(crate) async fn count_holding(&self, id: ItemId) -> Result<u64> {
-        let mut count = 0;
-        if self.payloads.buckets.is_some() {
-            for entry in self.entries(&Scope::All).await?.entries {
-                count += u64::from(entry.may_hold(id) && self.holds(&entry, id).await?);
+        if self.payloads.buckets.is_none() {
+            return Ok(0);
+        }
+        loop {
+            let live = self.entries(&Scope::All).await?;
+            match self.count_in(&live, id).await {
+                Err(error) if error.is_retryable() || self.is_current(&live).await? => return Err(error),
+                Err(_) => {}
+                counted => return counted,
             }
+        }
+    }
+
+    async fn count_in(&self, live: &Live, id: ItemId) -> Result<u64> {
+        let mut count = 0;
+        for entry in &live.entries {
+            count += u64::from(entry.may_hold(id) && self.holds(entry, id).await?);
         }
         Ok(count)
     }

@@ -19,7 +19,7 @@ use crate::objects::{Put, PutMode, PutOptions, keys};
 use crate::records::document::payload::checksum;
 use crate::records::index::scope::{Scope, TENANT};
 use crate::records::model::VersionSelector;
-use crate::records::storage::notes::{CONDEMNED, MANIFEST};
+use crate::records::storage::notes::{CONDEMNED, MANIFEST, REMOVED};
 use crate::{Error, Result, Timestamp};
 
 /// How many keys are tried, each of which is another one with all likelihood.
@@ -60,8 +60,12 @@ fn is_of_attempt(key: &str) -> bool {
     keys::parse_manifest(key).is_some_and(|key| key.attempt.is_some())
 }
 
-fn note_id(bucket: &str, key: &str) -> String {
-    format!("manifest/{bucket}/{key}")
+/// The note of an object that may be needed.
+fn note_of(bucket: &str, key: &str, tenant: Option<&str>, now: Timestamp) -> Document {
+    let id = format!("manifest/{bucket}/{key}");
+    let mut note = doc! { "_id": id, MANIFEST: key, "bucket": bucket, "notedAt": now, CONDEMNED: false };
+    note.extend(tenant.map(|tenant| (TENANT.to_owned(), tenant.into())));
+    note
 }
 
 impl Manifests {
@@ -110,10 +114,7 @@ impl Manifests {
         writing: &Writing,
     ) -> Result<Option<Prepared>> {
         let entry = entry_of(bucket, key, packed, writing);
-        let mut note = doc! {
-            "_id": note_id(bucket, &entry.key), MANIFEST: &entry.key, "bucket": bucket, "notedAt": writing.now, CONDEMNED: false,
-        };
-        note.extend(writing.tenant.clone().map(|tenant| (TENANT.to_owned(), tenant.into())));
+        let note = note_of(bucket, &entry.key, writing.tenant.as_deref(), writing.now);
         if !self.note(&note).await? {
             return Ok(None);
         }
@@ -180,19 +181,45 @@ impl Manifests {
     }
 
     /// Removes what an attempt of this process put that came to nothing: it may hold what is erased meanwhile. Its
-    /// notes may be gone, as who erases collects them; what it put after that only it knows.
+    /// notes may be gone, as who erases collects them; what it put after that only it knows. They stay, or are there
+    /// anew, condemned, until they are old: of a put that was repeated the first may arrive last.
     ///
     /// The switch must have refused it: then none ever names it.
     pub(crate) async fn discard(&self, prepared: &[Prepared]) -> Result<()> {
         for one in prepared {
+            let mut condemned = one.note.clone();
+            condemned.extend([(CONDEMNED.to_owned(), true.into()), (REMOVED.to_owned(), true.into())]);
+            let mut batch = Batch::new();
+            batch.push(&self.index.names.gc, Write::put(condemned, Guard::Any));
+            self.index.documents.apply(batch).await?;
             self.payloads.bucket(&one.entry.bucket)?.delete(&one.entry.key).await?;
             let mut batch = Batch::new();
             let id = one.entry.id.as_str().into();
             batch.push(&self.index.names.manifests, Write::Delete { id, guard: Guard::Any });
             self.index.documents.apply(batch).await?;
-            self.forget(one.note.get("_id").cloned().into_iter()).await?;
         }
         Ok(())
+    }
+
+    /// Notes the objects of all manifests that are retired as condemned: they are looked for once more when the notes
+    /// are old, as a put that was repeated may arrive after its object was removed.
+    pub(super) async fn condemn_retired(&self) -> Result<()> {
+        let retired = self.switch().await?.retired;
+        if retired.is_empty() {
+            return Ok(());
+        }
+        let now = self.index.documents.now().await?;
+        let ids = retired.iter().map(|one| one.id.as_str().into()).collect();
+        let entries = self.index.documents.get(&self.index.names.manifests, ids).await?;
+        let mut batch = Batch::new();
+        for one in &retired {
+            let entry = entries.iter().find(|entry| entry.get_str("_id").is_ok_and(|id| id == one.id));
+            let tenant = entry.and_then(|entry| entry.get_str(TENANT).ok());
+            let mut note = note_of(&one.bucket, &one.key, tenant, now);
+            note.extend([(CONDEMNED.to_owned(), true.into()), (REMOVED.to_owned(), true.into())]);
+            batch.push(&self.index.names.gc, Write::put(note, Guard::Any));
+        }
+        self.index.documents.apply(batch).await.map(drop)
     }
 
     async fn forget(&self, notes: impl Iterator<Item = Bson>) -> Result<()> {

@@ -272,6 +272,34 @@ async fn of_an_item_that_is_taken_out_nothing_is_left() {
 }
 
 #[tokio::test]
+async fn of_items_that_are_taken_out_at_once_each_is_gone_and_nobody_misses_a_manifest() {
+    for _ in 0..20 {
+        let (stage, _) = two_levels().await;
+        let manifests = &stage.manifests;
+        let (one, two, held) = tokio::join!(
+            manifests.rewrite_without(item(1)),
+            manifests.rewrite_without(item(2)),
+            manifests.count_holding(item(3)),
+        );
+        assert_eq!((one.unwrap(), two.unwrap(), held.unwrap()), (2, 2, 2));
+        let rows: Vec<Row> = manifests.by_item(&Scope::All, None).try_collect().await.unwrap();
+        let whole = rows.iter().filter(|row| row.op != Op::Erased).map(|row| row.id);
+        assert_eq!((rows.len(), whole.collect::<Vec<_>>()), (39, vec![item(3); 13]));
+        assert_eq!(stage.objects().await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_roll_up_that_begins_within_an_erasure_comes_to_nothing() {
+    let (stage, _) = two_levels().await;
+    let manifests = &stage.manifests;
+    let switch = manifests.fence().await.unwrap();
+    assert_eq!(manifests.rewrite_without(item(1)).await.unwrap(), 2);
+    let now = manifests.switch().await.unwrap();
+    assert!(now.fences > switch.fences + 1, "{now:?}: more than by its own fence");
+}
+
+#[tokio::test]
 async fn of_two_that_switch_from_one_state_one_does() {
     let (stage, _) = two_levels().await;
     let switch = stage.manifests.switch().await.unwrap();
@@ -331,6 +359,30 @@ async fn what_is_put_after_an_erasure_collected_its_note_is_found_by_the_clean_u
         assert_eq!(manifests.collect_note(note, true).await.unwrap(), Some(true));
     }
     assert_eq!((notes.len(), stage.objects().await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_put_that_arrives_once_more_when_its_object_is_removed_is_found_by_the_clean_up() {
+    let (stage, keys) = two_levels().await;
+    let manifests = &stage.manifests;
+    let discarded = stage.prepare(0, 150, &[row(7, 0, None)]).await;
+    let mut puts = Vec::new();
+    for key in keys.into_iter().chain([discarded.entry.key.clone()]) {
+        puts.push((key.clone(), stage.bucket.get(&key).await.unwrap().unwrap()));
+    }
+    manifests.discard(&[discarded]).await.unwrap();
+    assert_eq!(manifests.rewrite_without(item(1)).await.unwrap(), 2);
+    assert_eq!(stage.objects().await, 2);
+    for (key, bytes) in puts {
+        stage.bucket.put(&key, bytes, Default::default()).await.unwrap();
+    }
+    let gc = &manifests.index.names.gc;
+    let notes: Vec<_> = manifests.index.documents.scan(gc, Scan::default()).try_collect().await.unwrap();
+    for note in &notes {
+        assert_eq!(manifests.collect_note(note, true).await.unwrap(), Some(true));
+    }
+    assert_eq!((notes.len(), stage.objects().await), (3, 2));
+    assert_eq!(manifests.damaged(&Scope::All).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -79,31 +79,46 @@ impl Retainer {
 
     /// Removes the rows that are in a manifest as well. Returns how many.
     async fn remove_pending(self: &Arc<Self>, scope: &Scope) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let seq = self.manifests.switch().await?.seq();
+            match self.remove_pending_once(scope, &mut removed).await {
+                Ok(()) => return Ok(removed),
+                // A manifest whose place another took meanwhile may be gone.
+                Err(error) if error.is_retryable() || self.manifests.switch().await?.seq() == seq => {
+                    return Err(error);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn remove_pending_once(self: &Arc<Self>, scope: &Scope, removed: &mut u64) -> Result<()> {
         // Heads that lagged are right by now, so every reader of one sees, from here on, what leaves.
         let begun = Moment::now(&*self.index.env.clock);
         let (mut rows, pending) = self.both(scope).await?;
-        let Some(highest_cv) = rows.highest_cv else { return Ok(0) };
+        let Some(highest_cv) = rows.highest_cv else { return Ok(()) };
         // Before any of them goes: who follows the log looks into manifests from then on.
         self.index.raise(PRUNED, highest_cv).await?;
         let mut fence = Fence { begun, is_passed: false };
-        let (mut removed, mut batch) = (0, Vec::with_capacity(BATCH));
+        let mut batch = Vec::with_capacity(BATCH);
         while let Some(row) = rows.next().await? {
             batch.push(row);
             if batch.len() == BATCH {
-                removed += self.remove(std::mem::take(&mut batch), &mut fence).await?;
+                *removed += self.remove(std::mem::take(&mut batch), &mut fence).await?;
             }
         }
-        removed += self.remove(batch, &mut fence).await?;
+        *removed += self.remove(batch, &mut fence).await?;
         self.index.env.fail.hit("prune.after_rows")?;
         loop {
             let mut switch = self.manifests.switch().await?;
             let done = |id: &String| pending.contains(id);
             if !switch.in_use.iter().any(|one| one.is_pending && done(&one.id)) {
-                return Ok(removed);
+                return Ok(());
             }
             switch.in_use.iter_mut().filter(|one| done(&one.id)).for_each(|one| one.is_pending = false);
             if self.manifests.switch_to(&switch).await? {
-                return Ok(removed);
+                return Ok(());
             }
         }
     }

@@ -84,7 +84,8 @@ impl Retainer {
             if self.is_known(&looked).await? {
                 return Ok(RolledUp::idle(dry_run));
             }
-            let (versions, damaged, kept) = self.count(&begun, scope, followed).await?;
+            let counted = self.count(&begun, scope, followed).await;
+            let Some((versions, damaged, kept)) = self.unless_void(&begun, counted).await? else { continue };
             let done = RolledUp { versions, damaged, dry_run, ..RolledUp::default() };
             let is_all = damaged == 0 && !kept.is_some_waiting;
             if versions == 0 || dry_run {
@@ -94,7 +95,8 @@ impl Retainer {
                 return Ok(done);
             }
             let target = begun.target(versions, level_rows, self.index.settings.rollup.period);
-            let (prepared, versions) = self.write(&begun, &target, scope, followed).await?;
+            let written = self.write(&begun, &target, scope, followed).await;
+            let Some((prepared, versions)) = self.unless_void(&begun, written).await? else { continue };
             self.index.env.fail.hit("roll_up.before_switch")?;
             if self.commit_roll_up(&begun, &target, &prepared).await? {
                 if is_all {
@@ -107,6 +109,15 @@ impl Retainer {
         }
         Err(Error::storage("other processes kept changing the manifests; call it again to continue")
             .retryable())
+    }
+
+    /// None if it failed and the manifests that it began with are no longer those in use: one of them may be gone.
+    async fn unless_void<T>(&self, begun: &Beginning, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.is_retryable() || self.manifests.is_current(&begun.live).await? => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// How many rows would be rolled up, how many are damaged, and what stays.

@@ -20,6 +20,9 @@ pub(crate) const MANIFEST: &str = "manifest";
 /// How the `_id` begins of a note of objects that no version named when they were found.
 const UNNAMED: &str = "unnamed/";
 
+/// The field of a note that is about a manifest which was removed, and which only a put that comes late brings back.
+pub(crate) const REMOVED: &str = "removed";
+
 /// The objects that one write stores before its commit, as they are noted.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Noted {
