@@ -346,3 +346,22 @@ async fn a_panic_while_building_ends_only_that_request() {
     assert!(failed.to_string().contains("panicked"), "{failed}");
     assert_eq!(store.sequence(&things(), "cv", 1).await.unwrap().first, 0);
 }
+
+#[tokio::test]
+async fn a_purge_leaves_no_byte_of_what_another_store_on_the_file_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, other) = (open(&folder), open(&folder));
+    insert(&one, doc! { "_id": 1, "kept": true }).await.unwrap();
+    one.purge("db").await.unwrap();
+    insert(&other, doc! { "_id": 2, "word": "secret-2f6b" }).await.unwrap();
+    let mut batch = Batch::new();
+    batch.push(&things(), Write::Delete { id: 2.into(), guard: Guard::Any });
+    other.apply(batch).await.unwrap();
+    one.purge("db").await.unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(11).any(|window| window == b"secret-2f6b"), "{}", path.display());
+    }
+    assert_eq!(count(&one).await, 1);
+}

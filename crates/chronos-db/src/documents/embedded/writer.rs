@@ -82,8 +82,6 @@ pub(super) struct Writer {
     clock: Arc<StoreClock>,
     /// Whether temporary data goes to files.
     sorts: bool,
-    /// Whether anything was written since the write-ahead log was emptied for the last time.
-    written: bool,
 }
 
 /// The failure of a whole transaction, and what was being done.
@@ -100,7 +98,7 @@ impl Failed {
 
 impl Writer {
     pub(super) fn new(session: Session, location: Location, env: Env, clock: Arc<StoreClock>) -> Self {
-        Self { session, location, env, clock, sorts: false, written: true }
+        Self { session, location, env, clock, sorts: false }
     }
 
     /// Serves the queue until it is stopped or everybody who could ask is gone; then what is left in it.
@@ -141,7 +139,7 @@ impl Writer {
     fn purge(&mut self) -> Result<CommitOutcome> {
         let done = || Ok(CommitOutcome { sequence: None, outcomes: Vec::new() });
         // Of several that were asked for together one does.
-        if !self.written {
+        if !self.has_log() {
             return done();
         }
         // While it waits for readers nobody can write to the file.
@@ -149,16 +147,23 @@ impl Writer {
             connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))
         });
         match emptied {
-            Ok(0) => {
-                self.written = false;
-                done()
-            }
+            Ok(0) => done(),
             Ok(_) => Err(Error::database(format!(
                 "a reader holds the embedded store {} open for so long that its log cannot be emptied",
                 self.location
             ))
             .retryable()),
             Err(error) => Err(SqliteError::from(error).into_error(&self.location, "emptying the log")),
+        }
+    }
+
+    /// Whether there is anything in the write-ahead log, by whichever process: another one may have removed what is to
+    /// leave no byte.
+    fn has_log(&self) -> bool {
+        let Some(file) = self.session.connection.path() else { return false };
+        match std::fs::metadata(format!("{file}-wal")) {
+            Ok(log) => log.len() > 0,
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
         }
     }
 
@@ -216,7 +221,6 @@ impl Writer {
             })?;
             self.sorts = sorts;
         }
-        self.written = true;
         self.session
             .begin("BEGIN IMMEDIATE")
             .map_err(|e| Failed::while_doing("beginning to write (nothing was written)", e))?;
