@@ -243,10 +243,23 @@ impl Queue {
         letter.insert("failedAt", now);
         let (code, message) = code_and_message(error);
         letter.insert("lastError", doc! { "code": code, "message": message });
+        self.move_to_dead(id, letter, guard).await
+    }
+
+    /// Moves an operation to the dead letters, if it is still there; whether it was. Else another process has carried it
+    /// out, or its item is erased, whose erasure may have looked at the dead letters already.
+    async fn move_to_dead(&self, id: Bson, letter: Document, guard: Guard) -> Result<bool> {
         let mut batch = Batch::new();
         let kept = batch.push(&self.dead, Write::put(letter, Guard::Any));
-        batch.push_after(kept, &self.operations, Write::Delete { id, guard });
-        Ok(self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied))
+        batch.push_after(kept, &self.operations, Write::Delete { id: id.clone(), guard });
+        if self.documents.apply(batch).await?.iter().all(crate::documents::Outcome::is_applied) {
+            return Ok(true);
+        }
+        let mut batch = Batch::new();
+        batch.push(&self.dead, Write::Delete { id, guard: Guard::Any });
+        self.documents.apply(batch).await?;
+        self.purge().await?;
+        Ok(false)
     }
 
     /// Removes what took place, also from the dead letters, where a process that died may have left it.
@@ -285,11 +298,7 @@ impl Queue {
         let mut letter = entry.stored();
         letter.remove("claimedUntil");
         letter.insert("failedAt", now);
-        let mut batch = Batch::new();
-        let kept = batch.push(&self.dead, Write::put(letter, Guard::Any));
-        let gone = Write::Delete { id: entry.id.into(), guard: self.unchanged(entry) };
-        batch.push_after(kept, &self.operations, gone);
-        self.documents.apply(batch).await.map(drop)
+        self.move_to_dead(entry.id.into(), letter, self.unchanged(entry)).await.map(drop)
     }
 
     /// Makes an operation due at once: one that waits, or a dead letter. None if there is no such.
