@@ -12,21 +12,22 @@ mod weather;
 mod writers;
 
 use std::fs::File;
+use std::io::Write;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chronos_db::{Error, Json, json};
+use chronos_db::{Chronos, Error, Json, json};
 use test_support::SeededRandom;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use self::ledger::Ledger;
 use self::weather::{Weather, below};
 use super::child;
-use super::pairing::{Pairing, on_pairings};
+use super::pairing::{Kind, Pairing, Store, on_every_pairing};
 
-on_pairings!(replica_set_s3 = ReplicaSetS3: nothing_is_lost_and_everything_counted_whatever_fails_and_dies);
-on_pairings!(replica_set_azure = ReplicaSetAzure: nothing_is_lost_and_everything_counted_whatever_fails_and_dies);
+on_every_pairing!(nothing_is_lost_and_everything_counted_whatever_fails_and_dies);
 
 const TASK: &str = "CHRONOS_TEST_FAULT_WORKER";
 const SECONDS: u64 = 8;
@@ -63,13 +64,6 @@ fn number(variable: &str, default: u64) -> u64 {
 struct WorkerProcess(Child);
 
 impl WorkerProcess {
-    fn start(p: &Pairing, more: &Json, log: &File) -> Self {
-        let test = concat!(module_path!(), "::one_worker");
-        let mut command = child::command(p, test, TASK, more, "", json!({}));
-        command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log.try_clone().unwrap());
-        Self(command.spawn().unwrap())
-    }
-
     async fn kill(mut self) {
         assert!(self.0.try_wait().unwrap().is_none(), "a worker ended by itself");
         self.0.kill().unwrap();
@@ -92,6 +86,60 @@ impl Drop for WorkerProcess {
     }
 }
 
+/// A worker that can die.
+enum Mortal {
+    Process(WorkerProcess),
+    /// Where no other process sees the store.
+    Task(AbortOnDropHandle<()>, CancellationToken),
+}
+
+impl Mortal {
+    fn start(p: &Pairing, store: &Store, more: &Json, log: &File) -> Self {
+        let mut log = log.try_clone().unwrap();
+        if p.kind == Kind::EmbeddedMemory {
+            let (chronos, stop) = (store.chronos.clone(), CancellationToken::new());
+            let stopped = stop.clone().cancelled_owned();
+            let work = async move { work(&chronos, stopped, &mut log).await };
+            return Self::Task(AbortOnDropHandle::new(tokio::spawn(work)), stop);
+        }
+        let test = concat!(module_path!(), "::one_worker");
+        let mut command = child::command(p, test, TASK, more, "", json!({}));
+        command.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self::Process(WorkerProcess(command.spawn().unwrap()))
+    }
+
+    async fn kill(self) {
+        match self {
+            Self::Process(process) => process.kill().await,
+            Self::Task(task, _) => assert!(!task.is_finished(), "a worker ended by itself"),
+        }
+    }
+
+    async fn stop(self) {
+        match self {
+            Self::Process(process) => process.stop().await,
+            Self::Task(task, stop) => {
+                stop.cancel();
+                task.await.unwrap();
+            }
+        }
+    }
+}
+
+/// Works until it is stopped, and writes down what is wrong.
+async fn work(chronos: &Chronos, stop: impl Future<Output = ()> + Send, log: &mut (impl Write + Send)) {
+    let worker = chronos.worker();
+    let rounds = worker.run(Duration::from_millis(300), stop, |report| {
+        for (collection, row) in &report.damaged {
+            writeln!(log, "DAMAGED {collection}: {row:?}").unwrap();
+        }
+        for failure in &report.failures {
+            writeln!(log, "{} of {}: {}", failure.job, failure.target, failure.error).unwrap();
+        }
+    });
+    rounds.await;
+}
+
 /// Does nothing in an ordinary run: it is what the run starts, and kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_worker() {
@@ -100,23 +148,14 @@ async fn one_worker() {
         let wait = || std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         tokio::task::spawn_blocking(wait).await.unwrap().unwrap();
     };
-    let worker = chronos.worker();
-    let rounds = worker.run(Duration::from_millis(300), stop, |report| {
-        for (collection, row) in &report.damaged {
-            println!("DAMAGED {collection}: {row:?}");
-        }
-        for failure in &report.failures {
-            println!("{} of {}: {}", failure.job, failure.target, failure.error);
-        }
-    });
-    rounds.await;
+    work(&chronos, stop, &mut std::io::stdout()).await;
     chronos.shutdown().await.unwrap();
 }
 
 /// Kills one of two workers after the other, and starts it anew, until the time is over; returns how many died.
-async fn kill_in_turn(p: &Pairing, more: &Json, log: &File, seed: u64, over: &CancellationToken) -> u64 {
+async fn kill_in_turn(start: impl Fn() -> Mortal, seed: u64, over: &CancellationToken) -> u64 {
     let random = SeededRandom::new(seed);
-    let mut workers = [0, 1].map(|_| Some(WorkerProcess::start(p, more, log)));
+    let mut workers = [0, 1].map(|_| Some(start()));
     let mut killed = 0;
     for turn in (0..workers.len()).cycle() {
         // The moment of a kill is no condition to wait for.
@@ -126,7 +165,7 @@ async fn kill_in_turn(p: &Pairing, more: &Json, log: &File, seed: u64, over: &Ca
         }
         workers[turn].take().unwrap().kill().await;
         killed += 1;
-        workers[turn] = Some(WorkerProcess::start(p, more, log));
+        workers[turn] = Some(start());
     }
     for worker in workers.into_iter().flatten() {
         worker.stop().await;
@@ -148,7 +187,7 @@ async fn nothing_is_lost_and_everything_counted_whatever_fails_and_dies(p: &Pair
         weather.change(seed, Duration::from_secs(seconds)).await;
         over.cancel();
     };
-    let deaths = kill_in_turn(p, &more, &log, seed, &over);
+    let deaths = kill_in_turn(|| Mortal::start(p, &store, &more, &log), seed, &over);
     let written = writers::all(&store, &ledger, seed, &over);
     let ((), killed, ()) = tokio::join!(day, deaths, written);
     let told = ledger.summary();

@@ -12,27 +12,36 @@ use futures::TryStreamExt as _;
 use super::ledger::{Attempt, End, Ledger};
 use super::writers::{filler, has_content, must_be_there};
 use super::{config, erased, shop};
-use crate::records::pairing::{Pairing, Store};
+use crate::records::pairing::{Kind, Pairing, Store};
 
 /// Longer than the leases of workers that were killed.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn audit(p: &Pairing, passing: &Store, ledger: &Ledger) {
+    let began = Instant::now();
+    let reached = |what| eprintln!("{:?}: {what} {:?} into the audit", p.kind, began.elapsed());
     drain(passing).await;
+    reached("drained");
     // By a process of its own, past the proxies: what one remembers is not what is stored.
-    let store = p.opening().with(&config()).without_cache().open();
+    let store = match p.kind {
+        Kind::EmbeddedMemory => passing.clone(),
+        _ => p.opening().with(&config()).without_cache().open(),
+    };
     let things = store.collection("things");
     let versions = versions(&things).await;
     check_answers(ledger, &versions);
     check_contents(&store, &things, ledger, &versions).await;
     check_counters(&things, Some(&versions)).await;
     check_objects(&store, &things).await;
+    reached("versions looked at");
     shop::audit(&store, ledger).await;
     check_backup(&store, &things).await;
+    reached("restored");
 
     let people = store.collection("people");
     erased::erase_the_rest(&people, ledger).await;
     drain(&store).await;
+    reached("erased");
     people.backup().await.unwrap();
     check_counters(&people, None).await;
     erased::are_nowhere(p, &store, &people, &p.config(&json!({}))).await;
@@ -145,9 +154,7 @@ async fn check_counters(collection: &Collection, versions: Option<&BTreeMap<Item
     }
     let recounted = collection.counters().recount().await.unwrap();
     let after = collection.counters().totals().await.unwrap();
-    // A recount can still lose versions of items that were erased after rows of theirs had left the index.
-    let is_exact = !recounted.corrected || versions.is_none();
-    assert!(is_exact, "{name}: {:#} was {:#}", totals.to_json(), after.to_json());
+    assert!(!recounted.corrected, "{name}: {:#} was {:#}", totals.to_json(), after.to_json());
     let found = collection.verify().await.unwrap();
     assert!(found.is_clean() && found.unflushed == 0, "{name}: {:#}", found.to_json());
 }
