@@ -132,6 +132,10 @@ impl<L: Layer<Call>> DocumentStore for Decorated<L> {
         self.layer.around(Call::Purge, self.inner.purge(database)).await
     }
 
+    async fn scrub(&self, database: &str) -> Result<()> {
+        self.layer.around(Call::Purge, self.inner.scrub(database)).await
+    }
+
     fn limit(&self) -> Option<std::time::Duration> {
         self.inner.limit()
     }

@@ -159,6 +159,10 @@ impl DocumentStore for ObservedDocuments {
         self.watch(Call::Purge, self.inner.purge(database)).await
     }
 
+    async fn scrub(&self, database: &str) -> Result<()> {
+        self.watch(Call::Purge, self.inner.scrub(database)).await
+    }
+
     fn limit(&self) -> Option<Duration> {
         self.inner.limit()
     }

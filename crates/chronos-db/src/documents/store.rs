@@ -138,6 +138,16 @@ pub trait DocumentStore: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// As [`purge`](Self::purge), and also of what the store has copied by itself: what it once moved from one place of its
+    /// file to another may still lie at the old one. The file may have to be written anew, so this is for what
+    /// is certified to be nowhere.
+    ///
+    /// # Errors
+    /// As [`purge`](Self::purge), and if there is no room for a second file.
+    async fn scrub(&self, database: &str) -> Result<()> {
+        self.purge(database).await
+    }
+
     /// Returns how long a call may take; none where nothing has to be waited for. A caller that makes several
     /// calls for one of its own gives them this time together, with [`within`](super::within).
     fn limit(&self) -> Option<std::time::Duration> {

@@ -80,6 +80,7 @@ impl Finisher<'_> {
 
     pub(super) async fn certify(&self, mut record: ErasureRecord, id: ItemId) -> Result<Certificate> {
         let workers = &self.collection.workers;
+        workers.index.documents.scrub(self.collection.database()).await?;
         let now = workers.index.documents.now().await?;
         record.certified = Some(Certificate::certify(&record, self.collection.database(), id, now));
         record.again_at = Some(now.plus_millis(AGAIN_MILLIS));

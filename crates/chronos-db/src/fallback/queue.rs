@@ -434,7 +434,7 @@ impl Queue {
         if self.documents.get(&self.counter, vec![SEQUENCE.into()]).await?.is_empty() {
             return Ok(());
         }
-        self.documents.purge(&self.operations.database).await
+        self.documents.scrub(&self.operations.database).await
     }
 
     /// The entries, or the dead letters, in the order of their times, without their payloads.

@@ -347,6 +347,38 @@ async fn a_panic_while_building_ends_only_that_request() {
     assert_eq!(store.sequence(&things(), "cv", 1).await.unwrap().first, 0);
 }
 
+/// SQLite moves rows between pages, and leaves them in the unused room of the old ones.
+#[tokio::test]
+async fn a_scrub_leaves_no_byte_of_what_was_removed_wherever_it_was_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder);
+    let apply = async |write: Write| {
+        let mut batch = Batch::new();
+        batch.push(&things(), write);
+        store.apply(batch).await.unwrap();
+    };
+    let document = |n: i32, length: i32| {
+        let word = if n % 3 == 0 { "kept" } else { "secret" };
+        doc! { "_id": n, "words": format!("{word}-{n:04}. ").repeat(usize::try_from(length).unwrap()) }
+    };
+    for n in 0..600 {
+        apply(Write::insert(document(n, 5 + n * 7 % 97))).await;
+    }
+    for n in 0..600 {
+        apply(Write::put(document(n * 389 % 600, 5 + n * 31 % 97), Guard::Any)).await;
+    }
+    for n in (0..600).filter(|n| n % 3 != 0) {
+        apply(Write::Delete { id: n.into(), guard: Guard::Any }).await;
+    }
+    store.scrub("db").await.unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(!bytes.windows(7).any(|window| window == b"secret-"), "{}", path.display());
+    }
+    assert_eq!(count(&store).await, 200);
+}
+
 #[tokio::test]
 async fn a_purge_leaves_no_byte_of_what_another_store_on_the_file_removed() {
     let folder = tempfile::tempdir().unwrap();

@@ -346,12 +346,21 @@ impl DocumentStore for EmbeddedDocuments {
     }
 
     /// The bytes of what goes are overwritten as it goes (`secure_delete`); what is left of them is in the
-    /// write-ahead log, which is emptied here.
+    /// write-ahead log, which is emptied here, and where SQLite has moved them from, see `scrub`.
     async fn purge(&self, _database: &str) -> Result<()> {
         if matches!(self.shared.location, Location::Memory) {
             return Ok(());
         }
         self.shared.write(Work::Purge).await.map(drop)
+    }
+
+    /// To balance a tree SQLite moves rows between pages, and does not overwrite what it leaves in the unused
+    /// middle of a page, whatever `secure_delete` says. A file that is written anew has nothing there.
+    async fn scrub(&self, _database: &str) -> Result<()> {
+        if matches!(self.shared.location, Location::Memory) {
+            return Ok(());
+        }
+        self.shared.write(Work::Scrub).await.map(drop)
     }
 
     async fn close(&self) -> Result<()> {

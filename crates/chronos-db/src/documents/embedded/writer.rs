@@ -35,6 +35,8 @@ pub(super) enum Work {
     },
     /// Leave no byte of what was removed in the write-ahead log.
     Purge,
+    /// And none in the file.
+    Scrub,
     /// The last request: what is queued before and with it is still done.
     Stop,
 }
@@ -46,7 +48,7 @@ impl Work {
 
     /// Whether it is committed with nothing else, because it may change tables or nothing can follow it.
     fn stands_alone(&self) -> bool {
-        matches!(self, Self::Ensure { .. } | Self::Purge | Self::Stop)
+        matches!(self, Self::Ensure { .. } | Self::Purge | Self::Scrub | Self::Stop)
     }
 }
 
@@ -111,8 +113,12 @@ impl Writer {
                 let _ = first.reply.send(Ok(CommitOutcome { sequence: None, outcomes: Vec::new() }));
                 continue;
             }
-            if matches!(first.work, Work::Purge) {
-                let purged = self.purge();
+            if matches!(first.work, Work::Purge | Work::Scrub) {
+                let purged = match first.work {
+                    Work::Scrub => self.scrub(),
+                    _ => self.purge(),
+                };
+                // A caller that went away doesn't want to know.
                 let _ = first.reply.send(purged);
                 continue;
             }
@@ -132,6 +138,17 @@ impl Writer {
                 let _ = reply.send(done);
             }
         }
+    }
+
+    /// Writes the file anew, then empties the log.
+    fn scrub(&mut self) -> Result<CommitOutcome> {
+        // The copy it is made from may be larger than memory.
+        self.sorts = true;
+        self.session
+            .connection
+            .execute_batch("PRAGMA temp_store=DEFAULT; VACUUM")
+            .map_err(|error| SqliteError::from(error).into_error(&self.location, "writing the file anew"))?;
+        self.purge()
     }
 
     /// Takes everything out of the write-ahead log, which needs a moment at which nobody reads from it; reads
@@ -268,7 +285,9 @@ impl Writer {
                 Ok(CommitOutcome { sequence: None, outcomes: Vec::new() })
             }
             // Neither is a part of a transaction.
-            Work::Purge | Work::Stop => Ok(CommitOutcome { sequence: None, outcomes: Vec::new() }),
+            Work::Purge | Work::Scrub | Work::Stop => {
+                Ok(CommitOutcome { sequence: None, outcomes: Vec::new() })
+            }
         }
     }
 }
