@@ -114,10 +114,8 @@ impl Writer {
                 continue;
             }
             if matches!(first.work, Work::Purge | Work::Scrub) {
-                let purged = match first.work {
-                    Work::Scrub => self.scrub(),
-                    _ => self.purge(),
-                };
+                let scrubs = matches!(first.work, Work::Scrub);
+                let purged = if scrubs { self.scrub() } else { self.purge() };
                 // A caller that went away doesn't want to know.
                 let _ = first.reply.send(purged);
                 continue;
