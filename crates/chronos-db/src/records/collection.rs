@@ -142,6 +142,11 @@ impl Collection {
         self.workers.index.holds_any(self.upkeep_scope().await?).await
     }
 
+    /// Whether a worker may have anything to do for it.
+    pub(crate) async fn needs_upkeep(&self) -> Result<bool> {
+        self.workers.index.needs_upkeep(self.upkeep_scope().await?).await
+    }
+
     /// Returns the newest collection version below which nothing is missing and nothing changes any more; −1
     /// while the collection is empty. Tenants that share a database also share the numbers of a collection:
     /// for each of them, those of the others are gaps.

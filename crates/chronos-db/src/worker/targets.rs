@@ -140,11 +140,11 @@ impl Candidate {
         FailureKey { key: &self.key, shown: &self.shown }
     }
 
-    /// None if the entry sees nothing there.
+    /// None if the entry has nothing to work on there.
     pub(super) async fn target(&self) -> Result<Option<Target>> {
         let is_hashed = self.resolved.entry.database.is_none();
         let collection = self.chronos.resolved(&self.resolved)?;
-        match collection.exists().await {
+        match collection.needs_upkeep().await {
             Ok(true) => {
                 let homes = homes(self.chronos.config(), &self.resolved);
                 Target::of_collection(&collection, &homes, self.shown.clone()).await.map(Some)

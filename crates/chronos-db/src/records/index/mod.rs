@@ -177,6 +177,16 @@ impl RecordIndex {
         Ok(false)
     }
 
+    /// Whether a worker may have anything to do for what `scope` sees: there is an item, or a note of a first
+    /// write that came to nothing.
+    pub(crate) async fn needs_upkeep(&self, scope: &Scope) -> Result<bool> {
+        if self.holds_any(scope).await? {
+            return Ok(true);
+        }
+        let scan = Scan { filter: scope.narrow(Filter::All), limit: Some(1), ..Scan::default() };
+        Ok(self.documents.scan_stored(&self.names.gc, scan).try_next().await?.is_some())
+    }
+
     /// The row of one version.
     pub(crate) async fn row(&self, id: ItemId, ov: i64) -> Result<Option<Row>> {
         let filter = Filter::eq("itemId", id.bson()).and(Filter::eq("ov", int(ov)));

@@ -183,5 +183,5 @@ impl Cursor {
 
 pub(super) fn is_idle(subscription: &Subscription, cursor: &Cursor, now: Timestamp) -> bool {
     let most = subscription.options.auto_delete.map(to_signed_millis);
-    most.is_some_and(|most| now.as_millis() - cursor.seen > most)
+    most.is_some_and(|most| now.as_millis().saturating_sub(cursor.seen) > most)
 }

@@ -118,7 +118,7 @@ impl Engine {
         for _ in 0..ATTEMPTS {
             let (now, auto_delete) = (context.now.as_millis(), context.subscription.options.auto_delete);
             let every = auto_delete.map_or(SEEN_MS, |after| to_signed_millis(after / 4).min(SEEN_MS));
-            if now - context.cursor.seen <= every {
+            if now.saturating_sub(context.cursor.seen) <= every {
                 return Ok(());
             }
             let (rev, noted) = (self.new_revision(), Cursor { seen: now, ..context.cursor.clone() });
