@@ -1,4 +1,4 @@
-//! The bus on documents: what publishers and consumers do, and what they are told.
+//! The bus on documents: what publishers and consumers do, and what they are answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub(crate) struct Step {
     /// The moment of the answer.
     pub ended: Option<u64>,
     /// The answer; none if there was none.
-    pub told: Option<Settled>,
+    pub answer: Option<Settled>,
 }
 
 /// The work of a run on the bus.
@@ -160,12 +160,12 @@ impl BusWork {
             world.history.line(format_args!("p{number} publishes {first} and {} more", messages.len() - 1));
             let begun = Instant::now();
             for _ in 0..3 {
-                let told = machine.hot.publish(&self.topic, messages.clone()).await;
+                let answer = machine.hot.publish(&self.topic, messages.clone()).await;
                 machine.process.pass().await;
-                let words = told.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
+                let words = answer.as_ref().map_or_else(ToString::to_string, |_| "accepted".to_owned());
                 world.history.line(format_args!("     {first} is {words}"));
                 let is_spread = is_known && begun.elapsed() > AGAIN;
-                let ids = told.ok().map(|acks| acks.into_iter().map(|ack| ack.id).collect::<Vec<_>>());
+                let ids = answer.ok().map(|acks| acks.into_iter().map(|ack| ack.id).collect::<Vec<_>>());
                 self.answered(first, messages.len(), ids.as_deref(), is_spread);
                 if ids.is_some() || !is_known || is_spread {
                     break;
@@ -240,8 +240,8 @@ impl BusWork {
             let at = chance.below(self.subscriptions.len() as u64) as usize;
             if chance.hits(15) {
                 *self.redrives.lock() += 1;
-                let told = machine.hot.redrive(&self.subscriptions[at], &Select::All).await;
-                self.world.history.line(format_args!("p{} redrives: {told:?}", machine.process.number));
+                let answer = machine.hot.redrive(&self.subscriptions[at], &Select::All).await;
+                self.world.history.line(format_args!("p{} redrives: {answer:?}", machine.process.number));
                 continue;
             }
             let most = 1 + u32::try_from(chance.below(4)).unwrap_or(0);
@@ -290,7 +290,7 @@ impl BusWork {
         let began = self.moment();
         let place = {
             let mut steps = self.steps.lock();
-            steps.push(Step { n, id, token, subscription: at, did, began, ended: None, told: None });
+            steps.push(Step { n, id, token, subscription: at, did, began, ended: None, answer: None });
             steps.len() - 1
         };
         let settle = match did {
@@ -308,21 +308,21 @@ impl BusWork {
         };
         let process = machine.process.number;
         self.world.history.line(format_args!("p{process} {did:?} {n} of {at} ({})", delivery.deliveries));
-        let told = machine.hot.settle_and_start(&self.subscriptions[at], asked).await;
+        let answer = machine.hot.settle_and_start(&self.subscriptions[at], asked).await;
         // A process that was killed hears nothing.
         machine.process.pass().await;
-        let told = told.ok().and_then(|told| match did {
+        let answer = answer.ok().and_then(|answer| match did {
             Did::Start => {
-                told.started.first().map(|begun| if *begun { Settled::Done } else { Settled::Lost })
+                answer.started.first().map(|begun| if *begun { Settled::Done } else { Settled::Lost })
             }
-            _ => told.settled.first().copied(),
+            _ => answer.settled.first().copied(),
         });
-        self.world.history.line(format_args!("     p{process} {did:?} {n} of {at}: {told:?}"));
+        self.world.history.line(format_args!("     p{process} {did:?} {n} of {at}: {answer:?}"));
         let ended = self.moment();
         if let Some(step) = self.steps.lock().get_mut(place) {
-            (step.ended, step.told) = (Some(ended), told);
+            (step.ended, step.answer) = (Some(ended), answer);
         }
-        told == Some(Settled::Done)
+        answer == Some(Settled::Done)
     }
 }
 

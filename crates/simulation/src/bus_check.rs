@@ -103,7 +103,7 @@ impl OfSubscription<'_> {
 
     /// Whether a step was taken, or may have been.
     fn may_have(&self, n: i64, did: Did) -> bool {
-        self.of(n, did).any(|step| step.told != Some(Settled::Lost))
+        self.of(n, did).any(|step| step.answer != Some(Settled::Lost))
     }
 
     fn check(&self, wrong: &mut Violations) {
@@ -113,7 +113,7 @@ impl OfSubscription<'_> {
             if message.id.is_some() && !ended {
                 wrong.push(format!("subscription {}: {message:?} was accepted and never handled", self.at));
             }
-            let started = self.of(n, Did::Start).filter(|step| step.told == Some(Settled::Done)).count();
+            let started = self.of(n, Did::Start).filter(|step| step.answer == Some(Settled::Done)).count();
             if started > (self.most * (1 + self.redrives)) as usize {
                 wrong.push(format!("subscription {}: {n} was started {started} times", self.at));
             }
@@ -127,20 +127,20 @@ impl OfSubscription<'_> {
     }
 
     fn dead_for_a_reason(&self, n: i64, wrong: &mut Violations) {
-        let started = self.of(n, Did::Start).filter(|step| step.told != Some(Settled::Lost)).count();
+        let started = self.of(n, Did::Start).filter(|step| step.answer != Some(Settled::Lost)).count();
         let reason = self.may_have(n, Did::DeadLetter) || started >= self.most as usize;
         if !reason {
             wrong.push(format!("subscription {}: {n} is dead after {started} starts", self.at));
         }
-        if self.redrives == 0 && self.of(n, Did::Ack).any(|step| step.told == Some(Settled::Done)) {
+        if self.redrives == 0 && self.of(n, Did::Ack).any(|step| step.answer == Some(Settled::Done)) {
             wrong.push(format!("subscription {}: {n} was settled, and is a dead letter", self.at));
         }
     }
 
     fn none_after_settled(&self, n: i64, wrong: &mut Violations) {
-        let settled = self.of(n, Did::Ack).filter(|step| step.told == Some(Settled::Done));
+        let settled = self.of(n, Did::Ack).filter(|step| step.answer == Some(Settled::Done));
         let Some(settled) = settled.filter_map(|step| step.ended).min() else { return };
-        for step in self.of(n, Did::Start).filter(|step| step.told == Some(Settled::Done)) {
+        for step in self.of(n, Did::Start).filter(|step| step.answer == Some(Settled::Done)) {
             if step.began > settled {
                 wrong.push(format!("subscription {}: {step:?} comes after {n} was settled", self.at));
             }
@@ -149,10 +149,10 @@ impl OfSubscription<'_> {
 
     /// Who settled a message held it until then: nobody else began with it in between.
     fn one_at_a_time(&self, n: i64, wrong: &mut Violations) {
-        for settled in self.of(n, Did::Ack).filter(|step| step.told == Some(Settled::Done)) {
+        for settled in self.of(n, Did::Ack).filter(|step| step.answer == Some(Settled::Done)) {
             let own = self.of(n, Did::Start).find(|step| step.token == settled.token);
             let Some(since) = own.and_then(|own| own.ended) else { continue };
-            for other in self.of(n, Did::Start).filter(|step| step.told == Some(Settled::Done)) {
+            for other in self.of(n, Did::Start).filter(|step| step.answer == Some(Settled::Done)) {
                 let between = other.began > since && other.ended.is_some_and(|ended| ended < settled.began);
                 if other.token != settled.token && between {
                     wrong.push(format!("subscription {}: {settled:?} though {other:?}", self.at));
@@ -173,7 +173,7 @@ impl OfSubscription<'_> {
             if self.dead.contains(&first.n) {
                 continue;
             }
-            let ended = self.of(first.n, Did::Ack).filter(|step| step.told != Some(Settled::Lost));
+            let ended = self.of(first.n, Did::Ack).filter(|step| step.answer != Some(Settled::Lost));
             let Some(ended) = ended.map(|step| step.began).min() else { continue };
             let after = |message: &&Published| {
                 message.key == first.key
@@ -181,7 +181,7 @@ impl OfSubscription<'_> {
                         || message.began == first.began && message.n > first.n)
             };
             for second in self.published.iter().filter(ordered).filter(after) {
-                let begun = self.of(second.n, Did::Start).filter(|step| step.told == Some(Settled::Done));
+                let begun = self.of(second.n, Did::Start).filter(|step| step.answer == Some(Settled::Done));
                 if let Some(begun) = begun.filter_map(|step| step.ended).min()
                     && begun < ended
                 {

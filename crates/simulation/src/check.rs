@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chronos_db::ItemId;
 
 use crate::client::colour;
-use crate::history::{Asked, Operation, Seen, Told};
+use crate::history::{Answer, Asked, Operation, Seen};
 use crate::log::{Log, Row};
 use crate::setting::{COPY, RULE, Setting};
 
@@ -56,7 +56,7 @@ pub(crate) fn log(log: &Log) -> Violations {
     wrong
 }
 
-/// Checks what writers were told.
+/// Checks what writers were answered.
 #[must_use]
 pub(crate) fn writes(log: &Log, setting: &Setting, operations: &[Operation]) -> Violations {
     let mut wrong = Vec::new();
@@ -79,8 +79,8 @@ pub(crate) fn writes(log: &Log, setting: &Setting, operations: &[Operation]) -> 
         for row in made.iter().filter(|row| row.tenant.as_deref() != stamp) {
             wrong.push(format!("{operation:?} made a version of another tenant: {row:?}"));
         }
-        match &operation.told {
-            Told::Written { id, ov, cv } => {
+        match &operation.answer {
+            Answer::Written { id, ov, cv } => {
                 let row = log.row(&id.to_string(), *ov);
                 let right = row.is_some_and(|row| {
                     row.cv == *cv && (row.by == Some(operation.number) || row.op == "ERASED")
@@ -99,21 +99,21 @@ pub(crate) fn writes(log: &Log, setting: &Setting, operations: &[Operation]) -> 
                     wrong.push(format!("{operation:?} does not follow what was seen under the lock"));
                 }
             }
-            Told::Erased => {
+            Answer::Erased => {
                 let item = operation.item.map(|item| item.to_string()).unwrap_or_default();
                 // One that waited to be created is not created any more.
                 if !log.is_erased(&item) && log.items.contains_key(&item) {
                     wrong.push(format!("{operation:?}, and the item is not erased"));
                 }
             }
-            Told::Imported => {
+            Answer::Imported => {
                 let Asked::Import(lines) = operation.asked else { continue };
                 // What was erased since says no longer who made it.
                 if made.len() as i64 != lines && !made.is_empty() {
                     wrong.push(format!("{operation:?} has all its lines, and there is {made:?}"));
                 }
             }
-            Told::Refused(_) | Told::Unchanged if !made.is_empty() => {
+            Answer::Refused(_) | Answer::Unchanged if !made.is_empty() => {
                 wrong.push(format!("{operation:?} was not done, and there is {made:?}"));
             }
             _ => {}
@@ -169,7 +169,7 @@ pub(crate) fn queued(
         made.extend(row.by.map(|by| (by, (&*row.item, row.ov))));
     }
     for operation in operations {
-        let Told::Queued(id, request) = &operation.told else { continue };
+        let Answer::Queued(id, request) = &operation.answer else { continue };
         let (id, took_place) = (id.to_string(), made.contains_key(&operation.number));
         let erased = log.is_erased(&id) || is_asked_to_go(operations, &id);
         let stamp = setting.stamp(operation.tenant);
@@ -189,10 +189,12 @@ pub(crate) fn queued(
         }
     }
     let answered = |operation: &&Operation| {
-        matches!(operation.told, Told::Queued(..) | Told::Written { .. }) && operation.ended.is_some()
+        matches!(operation.answer, Answer::Queued(..) | Answer::Written { .. }) && operation.ended.is_some()
     };
     for first in operations.iter().filter(answered) {
-        let (Told::Queued(..), Some((item, ov))) = (&first.told, made.get(&first.number)) else { continue };
+        let (Answer::Queued(..), Some((item, ov))) = (&first.answer, made.get(&first.number)) else {
+            continue;
+        };
         // What is written under a lock never waits, so it does not wait for others either.
         let waits = |other: &&Operation| other.asked != Asked::Locked && Some(other.began) > first.ended;
         let later = operations.iter().filter(answered).filter(waits);
@@ -236,9 +238,9 @@ pub(crate) fn counted(
 
 /// What is known of one item before some moment.
 struct Before<'o> {
-    /// The newest version anybody was told of.
+    /// The newest version that anybody has seen.
     known_ov: i64,
-    /// Somebody was told that it is erased.
+    /// An erasure of it was acknowledged.
     erased: Option<&'o Operation>,
 }
 
@@ -251,8 +253,8 @@ struct Reads<'o> {
 impl<'o> Reads<'o> {
     fn of(&self, item: &str) -> impl Iterator<Item = &'o Operation> {
         let item = item.to_owned();
-        self.operations.iter().filter(move |operation| match &operation.told {
-            Told::Written { id, .. } => id.to_string() == item,
+        self.operations.iter().filter(move |operation| match &operation.answer {
+            Answer::Written { id, .. } => id.to_string() == item,
             _ => operation.item.is_some_and(|id| id.to_string() == item),
         })
     }
@@ -260,11 +262,11 @@ impl<'o> Reads<'o> {
     fn before(&self, item: &str, moment: u64) -> Before<'o> {
         let mut before = Before { known_ov: -1, erased: None };
         for operation in self.of(item).filter(|other| other.ended.is_some_and(|ended| ended < moment)) {
-            match (&operation.told, &operation.asked) {
-                (Told::Written { ov, .. }, _) | (Told::Seen(Seen { ov, .. }), Asked::Latest) => {
+            match (&operation.answer, &operation.asked) {
+                (Answer::Written { ov, .. }, _) | (Answer::Seen(Seen { ov, .. }), Asked::Latest) => {
                     before.known_ov = before.known_ov.max(*ov);
                 }
-                (Told::Erased, _) => before.erased = Some(operation),
+                (Answer::Erased, _) => before.erased = Some(operation),
                 _ => {}
             }
         }
@@ -280,7 +282,7 @@ impl<'o> Reads<'o> {
     /// Whether the item may be absent for who sees no version below `known_ov`.
     fn may_be_absent(&self, item: &str, known_ov: i64, moment: u64) -> bool {
         let deleted = |row: &Row| row.ov >= known_ov && row.deletes();
-        // Nobody was told that it is there: it may wait to be created.
+        // No answer says that it is there: it may wait to be created.
         known_ov < 0
             || self.may_be_erased(item, moment)
             || self.log.items.get(item).is_some_and(|rows| rows.iter().any(deleted))
@@ -300,51 +302,51 @@ impl<'o> Reads<'o> {
     fn problem(&self, operation: &Operation, item: &str, ended: u64) -> Option<String> {
         if self.is_foreign(operation, item) {
             let shown = matches!(
-                operation.told,
-                Told::Written { .. } | Told::Seen(_) | Told::Erased | Told::Unchanged
+                operation.answer,
+                Answer::Written { .. } | Answer::Seen(_) | Answer::Erased | Answer::Unchanged
             );
             return shown.then(|| "is of another tenant's item".to_owned());
         }
         let before = self.before(item, operation.began);
         if let Some(erasure) = before.erased
-            && matches!(operation.told, Told::Written { .. } | Told::Seen(_))
+            && matches!(operation.answer, Answer::Written { .. } | Answer::Seen(_))
         {
             return Some(format!("comes after the erasure op-{}", erasure.number));
         }
-        if let Told::Seen(seen) = &operation.told
+        if let Answer::Seen(seen) = &operation.answer
             && !self.content_is(item, seen)
         {
             return Some(format!("is another version than {:?}", self.log.row(item, seen.ov)));
         }
-        match (&operation.asked, &operation.told) {
-            (Asked::Latest, Told::Seen(seen)) => {
+        match (&operation.asked, &operation.answer) {
+            (Asked::Latest, Answer::Seen(seen)) => {
                 (seen.ov < before.known_ov).then(|| format!("version {} was known", before.known_ov))
             }
-            (Asked::Latest, Told::Nothing)
+            (Asked::Latest, Answer::Nothing)
             | (
                 Asked::Update | Asked::Expect(_) | Asked::Delete | Asked::Locked,
-                Told::Refused("NOT_FOUND"),
+                Answer::Refused("NOT_FOUND"),
             ) => {
                 let absent = self.may_be_absent(item, before.known_ov, ended);
                 (!absent).then(|| format!("version {} was known, and nothing deletes it", before.known_ov))
             }
-            (Asked::Expect(ov), Told::Refused("OPTIMISTIC_LOCK")) => {
+            (Asked::Expect(ov), Answer::Refused("OPTIMISTIC_LOCK")) => {
                 let passed = self.log.row(item, *ov + 1).is_some() || self.may_be_erased(item, ended);
                 (!passed).then(|| "is what is expected".to_owned())
             }
-            (Asked::Erase, Told::Refused("NOT_FOUND")) => (before.known_ov >= 0
+            (Asked::Erase, Answer::Refused("NOT_FOUND")) => (before.known_ov >= 0
                 && !self.may_be_erased(item, ended))
             .then(|| "nobody erased it".to_owned()),
-            (Asked::Version(ov), Told::Seen(seen)) => {
+            (Asked::Version(ov), Answer::Seen(seen)) => {
                 (seen.ov != *ov).then(|| "is not the version asked for".to_owned())
             }
-            (Asked::Version(ov), Told::Nothing) => {
+            (Asked::Version(ov), Answer::Nothing) => {
                 let absent = self.may_be_erased(item, ended)
                     || *ov > before.known_ov
                     || self.log.row(item, *ov).is_some_and(Row::deletes);
                 (!absent).then(|| "the version was acknowledged".to_owned())
             }
-            (Asked::AsOfCv(cv), Told::Seen(_) | Told::Nothing) => self.as_of(operation, item, *cv, ended),
+            (Asked::AsOfCv(cv), Answer::Seen(_) | Answer::Nothing) => self.as_of(operation, item, *cv, ended),
             _ => None,
         }
     }
@@ -352,8 +354,8 @@ impl<'o> Reads<'o> {
     fn as_of(&self, operation: &Operation, item: &str, cv: i64, ended: u64) -> Option<String> {
         let rows = self.log.items.get(item).map_or(&[][..], Vec::as_slice);
         let then = rows.iter().rfind(|row| row.cv <= cv && row.op != "ERASE");
-        let right = match &operation.told {
-            Told::Seen(seen) => then.is_some_and(|row| row.ov == seen.ov),
+        let right = match &operation.answer {
+            Answer::Seen(seen) => then.is_some_and(|row| row.ov == seen.ov),
             _ => then.is_none_or(Row::deletes) || self.may_be_erased(item, ended),
         };
         (!right).then(|| format!("as of cv {cv} it was {then:?}"))
@@ -378,19 +380,19 @@ impl Reads<'_> {
     }
 }
 
-/// Checks what readers were told.
+/// Checks what readers were answered.
 #[must_use]
 pub(crate) fn reads(log: &Log, setting: &Setting, operations: &[Operation]) -> Violations {
     let reads = Reads { log, setting, operations };
     let mut wrong = Vec::new();
     for operation in operations {
         let Some(ended) = operation.ended else { continue };
-        if let (Asked::ListAsOf(cv), Told::Listed(listed)) = (&operation.asked, &operation.told)
+        if let (Asked::ListAsOf(cv), Answer::Listed(listed)) = (&operation.asked, &operation.answer)
             && let Some(problem) = reads.listed(operation, *cv, listed, ended)
         {
             wrong.push(format!("{operation:?} {problem}"));
         }
-        if let Told::Counted(counts, cv) = &operation.told {
+        if let Answer::Counted(counts, cv) = &operation.answer {
             let problem = counted(log, setting, operation.tenant, counts, *cv);
             wrong.extend(problem.map(|problem| format!("{operation:?}: {problem}")));
         }
@@ -422,14 +424,14 @@ pub(crate) fn drained(log: &Log) -> Violations {
     log.rows.iter().filter(|row| row.waits).map(|row| format!("never stored: {row:?}")).collect()
 }
 
-/// Checks that whoever committed a version has stored it, if it lived on.
+/// Checks that each process that committed a version has stored it, if it lived on.
 #[must_use]
 pub(crate) fn stored_by_the_living(log: &Log, operations: &[Operation], living: &[u32]) -> Violations {
     let lives = |row: &&Row| {
         let by = row.by.and_then(|by| operations.get(usize::try_from(by).ok()?));
-        // Whoever had no answer does not know that there is anything to store; a worker finds it.
+        // A writer without an answer does not know that there is anything to store; a worker finds it.
         by.is_some_and(|operation| {
-            living.contains(&operation.process) && matches!(operation.told, Told::Written { .. })
+            living.contains(&operation.process) && matches!(operation.answer, Answer::Written { .. })
         })
     };
     let waiting = log.rows.iter().filter(|row| row.waits).filter(lives);

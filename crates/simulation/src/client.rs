@@ -1,4 +1,4 @@
-//! What clients do: one operation after the other, on few items, and what they are told.
+//! What clients do: one operation after the other, on few items, and what they are answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use chronos_db::counters::Totals;
 use chronos_db::{Error, ErrorKind, ImportOp, ItemId, Json, View, Written, json};
 use parking_lot::Mutex;
 
-use crate::history::{Asked, Seen, Told};
+use crate::history::{Answer, Asked, Seen};
 use crate::machine::Machine;
 use crate::setting::RULE;
 use crate::world::{World, wait};
@@ -26,20 +26,20 @@ pub(crate) const fn colour(number: i64) -> &'static str {
 pub(crate) struct Known {
     /// With the tenants whose they are.
     items: Mutex<Vec<(usize, ItemId)>>,
-    /// Items and versions that were told.
+    /// Items and versions that were answered.
     versions: Mutex<Vec<(ItemId, i64)>>,
     cvs: Mutex<Vec<i64>>,
 }
 
 impl Known {
-    fn learn(&self, tenant: usize, told: &Told) {
-        let id = match told {
-            Told::Written { id, ov, cv } => {
+    fn learn(&self, tenant: usize, answer: &Answer) {
+        let id = match answer {
+            Answer::Written { id, ov, cv } => {
                 self.versions.lock().push((*id, *ov));
                 self.cvs.lock().push(*cv);
                 *id
             }
-            Told::Queued(id, _) => *id,
+            Answer::Queued(id, _) => *id,
             _ => return,
         };
         let mut items = self.items.lock();
@@ -69,14 +69,14 @@ impl Client {
             let (tenant, item, asked) = self.choose();
             let process = self.machine.process.number;
             let number = self.world.history.begin(process, tenant, item, asked.clone());
-            let (told, words) = match self.carry_out(number, tenant, item, &asked).await {
-                Ok(told) => (told, String::new()),
+            let (answer, words) = match self.carry_out(number, tenant, item, &asked).await {
+                Ok(answer) => (answer, String::new()),
                 Err(error) => (refused(&error, &asked), error.to_string()),
             };
             // A process that was killed tells nobody anything.
             self.machine.process.pass().await;
-            self.known.learn(tenant, &told);
-            self.world.history.end(number, told, &words);
+            self.known.learn(tenant, &answer);
+            self.world.history.end(number, answer, &words);
         }
     }
 
@@ -130,7 +130,7 @@ impl Client {
         tenant: usize,
         item: Option<ItemId>,
         asked: &Asked,
-    ) -> Result<Told, Error> {
+    ) -> Result<Answer, Error> {
         let (things, actor) = (&self.machine.things[tenant], format!("op-{number}"));
         let Some(id) = item else { return self.carry_out_for_all(number, tenant, asked).await };
         Ok(match asked {
@@ -143,42 +143,42 @@ impl Client {
             Asked::Restore(ov) => written(&things.restore(&id).to_version(*ov).actor(actor).await?),
             Asked::Erase => {
                 things.erase(&id).actor(actor).await?;
-                Told::Erased
+                Answer::Erased
             }
             Asked::Latest => seen(things.get(&id).await?),
             Asked::Version(ov) => seen(things.get(&id).version(*ov).await?),
             Asked::AsOfCv(cv) => seen(things.get(&id).as_of_cv(*cv).await?),
-            _ => Told::Nothing,
+            _ => Answer::Nothing,
         })
     }
 
     /// What is asked of no item, or of all.
-    async fn carry_out_for_all(&self, number: i64, tenant: usize, asked: &Asked) -> Result<Told, Error> {
+    async fn carry_out_for_all(&self, number: i64, tenant: usize, asked: &Asked) -> Result<Answer, Error> {
         let (things, actor) = (&self.machine.things[tenant], format!("op-{number}"));
         Ok(match asked {
             Asked::Create => written(&things.create(self.document(number)).actor(actor).await?),
             Asked::Import(lines) => self.import(number, tenant, *lines).await?,
             Asked::RestoreAll(cv) => {
                 things.restore_collection().to_cv(*cv).actor(actor).await?;
-                Told::Restored
+                Answer::Restored
             }
             Asked::ListAsOf(cv) => {
                 let page = things.list().as_of_cv(*cv).limit(1000).await?;
-                Told::Listed(page.items.iter().map(|view| (view.id, view.ov)).collect())
+                Answer::Listed(page.items.iter().map(|view| (view.id, view.ov)).collect())
             }
             Asked::Totals => totals(&things.counters().totals().await?),
-            Asked::BackUp => Told::BackedUp(things.backup().await?.cv),
-            _ => Told::Nothing,
+            Asked::BackUp => Answer::BackedUp(things.backup().await?.cv),
+            _ => Answer::Nothing,
         })
     }
 
     /// Looks, then writes, while nobody else may.
-    async fn under_a_lock(&self, number: i64, tenant: usize, id: ItemId) -> Result<Told, Error> {
+    async fn under_a_lock(&self, number: i64, tenant: usize, id: ItemId) -> Result<Answer, Error> {
         let things = &self.machine.things[tenant];
         let lock = things.lock(&id).wait(Duration::from_secs(20)).await?;
         let Some(view) = things.get(&id).await? else {
             lock.release().await?;
-            return Ok(Told::Nothing);
+            return Ok(Answer::Nothing);
         };
         self.world.history.saw(number, view.ov);
         wait(Duration::from_millis(self.world.chance.skewed(40_000))).await;
@@ -191,7 +191,7 @@ impl Client {
     }
 
     /// Imports a log about an item of its own, again and again until all of it is there.
-    async fn import(&self, number: i64, tenant: usize, lines: i64) -> Result<Told, Error> {
+    async fn import(&self, number: i64, tenant: usize, lines: i64) -> Result<Answer, Error> {
         let name = format!("op-{number}");
         let mut last = Error::database("it was not tried");
         for _ in 0..3 {
@@ -211,7 +211,7 @@ impl Client {
             let operations = (0..lines).map(line).collect::<Result<Vec<_>, _>>()?;
             match importer.apply(operations, true).await {
                 Ok(results) => match results.into_iter().find_map(Result::err) {
-                    None => return Ok(Told::Imported),
+                    None => return Ok(Answer::Imported),
                     Some(error) => last = error,
                 },
                 Err(error) => last = error,
@@ -222,36 +222,36 @@ impl Client {
 }
 
 /// What counters say.
-pub(crate) fn totals(totals: &Totals) -> Told {
+pub(crate) fn totals(totals: &Totals) -> Answer {
     let rule = totals.rules.get(RULE).map_or(0, |rule| rule.counts.sum());
     let counts = totals.counts;
-    Told::Counted([counts.created, counts.updated, counts.deleted, rule], totals.cv)
+    Answer::Counted([counts.created, counts.updated, counts.deleted, rule], totals.cv)
 }
 
-fn written(written: &Written) -> Told {
+fn written(written: &Written) -> Answer {
     if let Some(request) = &written.queued {
-        return Told::Queued(written.id, request.clone());
+        return Answer::Queued(written.id, request.clone());
     }
     if !written.changed {
-        return Told::Unchanged;
+        return Answer::Unchanged;
     }
-    Told::Written { id: written.id, ov: written.ov, cv: written.cv }
+    Answer::Written { id: written.id, ov: written.ov, cv: written.cv }
 }
 
 /// What a reader was given.
 #[must_use]
-pub(crate) fn seen(view: Option<View>) -> Told {
-    view.map_or(Told::Nothing, |view| {
+pub(crate) fn seen(view: Option<View>) -> Answer {
+    view.map_or(Answer::Nothing, |view| {
         let by = view.document()[BY].as_i64().unwrap_or(-1);
-        Told::Seen(Seen { ov: view.ov, cv: view.cv, by })
+        Answer::Seen(Seen { ov: view.ov, cv: view.cv, by })
     })
 }
 
-fn refused(error: &Error, asked: &Asked) -> Told {
+fn refused(error: &Error, asked: &Asked) -> Answer {
     match error.kind() {
         // What is left of an erasure may fail after its row is there.
-        ErrorKind::Database | ErrorKind::Storage if asked.writes() => Told::Unknown,
-        _ if error.is_undecided() => Told::Unknown,
-        _ => Told::Refused(error.code()),
+        ErrorKind::Database | ErrorKind::Storage if asked.writes() => Answer::Unknown,
+        _ if error.is_undecided() => Answer::Unknown,
+        _ => Answer::Refused(error.code()),
     }
 }

@@ -32,8 +32,8 @@ pub struct SimulatedDocuments {
     world: Arc<World>,
     process: Arc<Process>,
     closed: Arc<AtomicBool>,
-    /// The last time told, where the time is the process's own.
-    told: Arc<AtomicI64>,
+    /// The last time given out, where the time is the process's own.
+    given_out: Arc<AtomicI64>,
 }
 
 impl fmt::Debug for SimulatedDocuments {
@@ -61,8 +61,8 @@ impl SimulatedDocuments {
     /// The client of a process.
     #[must_use]
     pub fn new(world: Arc<World>, process: Arc<Process>) -> Self {
-        let told = Arc::new(AtomicI64::new(i64::MIN));
-        Self { world, process, closed: Arc::default(), told }
+        let given_out = Arc::new(AtomicI64::new(i64::MIN));
+        Self { world, process, closed: Arc::default(), given_out }
     }
 
     fn fate(&self) -> Fate {
@@ -157,7 +157,7 @@ impl SimulatedDocuments {
             return now;
         }
         let mine = now.plus_millis(self.process.skew_millis()).as_millis();
-        Timestamp::from_millis(self.told.fetch_max(mine, Ordering::AcqRel).max(mine))
+        Timestamp::from_millis(self.given_out.fetch_max(mine, Ordering::AcqRel).max(mine))
     }
 
     /// The operations of a batch that stand alone first, then those that follow from what was applied.

@@ -6,7 +6,7 @@ use chronos_db::{Page, Result, View};
 
 use crate::check::{self, Violations};
 use crate::client::{BY, seen, totals};
-use crate::history::{Operation, Told};
+use crate::history::{Answer, Operation};
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::setting::{COPY, Setting};
@@ -36,32 +36,32 @@ impl End<'_> {
                 let is_own = rows.iter().all(|row| row.tenant.as_deref() == stamp);
                 let erased = self.log.is_erased(item) || !is_own;
                 for row in rows.iter().filter(|row| !row.deletes()) {
-                    let told = things.get(&id).version(row.ov).await.map(seen);
-                    let right = match &told {
-                        Ok(Told::Nothing) => erased,
-                        Ok(Told::Seen(seen)) => {
+                    let answer = things.get(&id).version(row.ov).await.map(seen);
+                    let right = match &answer {
+                        Ok(Answer::Nothing) => erased,
+                        Ok(Answer::Seen(seen)) => {
                             let by = self.log.content(item, row.ov).unwrap_or(-1);
                             !erased && seen.by == by && seen.cv == row.cv
                         }
                         _ => false,
                     };
                     if !right {
-                        wrong.push(format!("in the end {told:?} is {row:?}"));
+                        wrong.push(format!("in the end {answer:?} is {row:?}"));
                     }
                 }
                 let Some(newest) = rows.last() else { continue };
-                let told = things.get(&id).await.map(seen);
+                let answer = things.get(&id).await.map(seen);
                 let absent = erased || newest.deletes();
                 if !absent {
                     live.push(item.clone());
                 }
-                let right = match &told {
-                    Ok(Told::Nothing) => absent,
-                    Ok(Told::Seen(seen)) => !absent && seen.ov == newest.ov,
+                let right = match &answer {
+                    Ok(Answer::Nothing) => absent,
+                    Ok(Answer::Seen(seen)) => !absent && seen.ov == newest.ov,
                     _ => false,
                 };
                 if !right {
-                    wrong.push(format!("in the end {told:?} is the newest of {item}, which is {newest:?}"));
+                    wrong.push(format!("in the end {answer:?} is the newest of {item}, which is {newest:?}"));
                 }
             }
             let listed = things.list().limit(ALL).await?;
@@ -85,7 +85,7 @@ impl End<'_> {
             let followed = things.counters().totals().await?;
             let anew = things.counters().recount().await?.totals;
             for (how, counters) in [("followed", followed), ("counted anew", anew)] {
-                if let Told::Counted(counts, cv) = totals(&counters) {
+                if let Answer::Counted(counts, cv) = totals(&counters) {
                     let problem = check::counted(self.log, self.setting, tenant, &counts, cv);
                     wrong.extend(problem.map(|problem| format!("{how}: {problem}")));
                 }

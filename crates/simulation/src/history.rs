@@ -1,4 +1,4 @@
-//! What happened, line by line, and what each client was told.
+//! What happened, line by line, and what each client was answered.
 
 use std::fmt::Write as _;
 
@@ -69,9 +69,9 @@ pub struct Seen {
     pub by: i64,
 }
 
-/// What a client was told.
+/// What a client got as its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Answer {
     /// A version was made.
     Written {
         /// The item.
@@ -125,7 +125,7 @@ pub struct Operation {
     /// The place of its end; none if no answer came.
     pub ended: Option<u64>,
     /// The answer.
-    pub told: Told,
+    pub answer: Answer,
     /// The version that was seen under a lock.
     pub saw: Option<i64>,
 }
@@ -175,7 +175,7 @@ impl History {
                 asked: asked.clone(),
                 began,
                 ended: None,
-                told: Told::Unknown,
+                answer: Answer::Unknown,
                 saw: None,
             });
             number
@@ -194,7 +194,7 @@ impl History {
     }
 
     /// An operation ends.
-    pub fn end(&self, number: i64, told: Told, words: &str) {
+    pub fn end(&self, number: i64, answer: Answer, words: &str) {
         {
             let mut inner = self.inner.lock();
             inner.moments += 1;
@@ -202,10 +202,10 @@ impl History {
             if let Some(operation) = usize::try_from(number).ok().and_then(|at| inner.operations.get_mut(at))
             {
                 operation.ended = Some(moment);
-                operation.told = told.clone();
+                operation.answer = answer.clone();
             }
         }
-        self.line(format_args!("     op-{number} is told {told:?} {words}"));
+        self.line(format_args!("     op-{number} is answered {answer:?} {words}"));
     }
 
     /// Counts steps that are not operations of records.

@@ -1,11 +1,11 @@
 //! The adversary: several processes on stores that fail, on one thread, in virtual time, all from one seed;
-//! and a checker that reads what each client was told and what the stores hold in the end.
+//! and a checker that reads what each client was answered and what the stores hold in the end.
 //!
 //! | file | what |
 //! |---|---|
 //! | `chance.rs` | every random choice, from the seed |
 //! | `process.rs` | what of a process goes on, and its clock |
-//! | `history.rs` | what happened, and what clients were told |
+//! | `history.rs` | what happened, and what clients were answered |
 //! | `world.rs` | what processes share, and how much goes wrong |
 //! | `documents.rs`, `objects.rs` | the seams, with what goes wrong on the way |
 //! | `setting.rs` | what of the engine is at work, and how each process is configured |

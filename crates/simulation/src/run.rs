@@ -115,7 +115,7 @@ async fn whole(world: &Arc<World>) -> Result<Violations> {
     let mut wrong = check::stored_by_the_living(&log, &operations, &living);
     let auditor = Machine::start(world, 0)?;
     wrong.extend(work(&auditor.chronos).await);
-    // A number that a dead process was given is closed by whoever wants to pass it.
+    // A number that a dead process was given is closed by the first that wants to pass it.
     auditor.things[0]
         .create(json!({ BY: JUDGE, "colour": colour(JUDGE) }))
         .actor(format!("op-{JUDGE}"))

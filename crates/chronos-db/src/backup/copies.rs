@@ -1,7 +1,7 @@
 //! The mark of a copy: a collection that is restored to a bucket where objects of its name lie already.
 //!
 //! Its items have the identifiers of the original, whose database may be another one. No key tells whose an
-//! object is then, so whoever looks for objects that no version names leaves the bucket alone (`retention.objects`).
+//! object is then, so the search for objects that no version names leaves the bucket alone (`retention.objects`).
 
 use futures::TryStreamExt as _;
 

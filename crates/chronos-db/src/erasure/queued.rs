@@ -5,22 +5,20 @@ use super::finish::Finisher;
 use crate::fallback::entry::Target;
 use crate::fallback::queue::QueuedItem;
 use crate::records::{
-    Change, Collection, ErasureCounts, ErasureRecord, ItemId, Op, Row, Scope, WriteCall, WriteOptions,
-    WriteOutcome,
+    Change, Collection, ErasureCounts, ErasureRecord, ItemId, Op, Row, WriteCall, WriteOptions, WriteOutcome,
 };
 use crate::{Chronos, Error, Result};
 
-/// How the operations of an item are found: those alone that were queued for what this handle sees.
+/// How the operations of an item are found: those alone that were queued for what this handle sees. That of a worker has
+/// no route.
 async fn queued_item(collection: &Collection, id: ItemId) -> Result<QueuedItem> {
-    let is_everyones = *collection.upkeep_scope().await? == Scope::All;
-    let origin = collection.origin.as_ref();
     let target = collection.fallback.as_ref().and_then(|fallback| fallback.target.as_ref());
     Ok(QueuedItem {
         store: target.map(|Target { store, .. }| store.clone()),
         database: collection.database().to_owned(),
         collection: collection.name().to_owned(),
         item: id,
-        tenant: (!is_everyones).then(|| origin.and_then(|origin| origin.route.tenant.clone())),
+        scope: collection.upkeep_scope().await?.clone(),
     })
 }
 

@@ -16,7 +16,7 @@ use super::breaker::Breaker;
 use super::entry::{Entry, LaneEntry, Target, date, lane_of};
 use crate::config::{COUNTER, Fallback, OPERATIONS};
 use crate::documents::{Batch, Direction, DocumentStore, Filter, Guard, Index, Namespace, Scan, Write};
-use crate::records::{ItemId, Request, WriteOptions};
+use crate::records::{ItemId, Request, Scope, WriteOptions};
 use crate::{Env, Error, ErrorKind, Result, Route, Timestamp};
 
 /// How long a process has an operation for itself. What it still does after that cannot do harm: every
@@ -64,8 +64,8 @@ pub(crate) struct QueuedItem {
     pub(crate) database: String,
     pub(crate) collection: String,
     pub(crate) item: ItemId,
-    /// The tenant that routes name, if one does; none: whichever.
-    pub(crate) tenant: Option<Option<String>>,
+    /// Whose operations it sees.
+    pub(crate) scope: Scope,
 }
 
 impl QueuedItem {
@@ -75,11 +75,7 @@ impl QueuedItem {
         if let Some(store) = &self.store {
             filter = filter.and(Filter::eq("store", store.as_str()));
         }
-        match &self.tenant {
-            None => filter,
-            Some(Some(tenant)) => filter.and(Filter::eq("ctx.tenantId", tenant.as_str())),
-            Some(None) => filter.and(Filter::exists("ctx.tenantId", false)),
-        }
+        self.scope.narrow_by("ctx.tenantId", filter)
     }
 }
 

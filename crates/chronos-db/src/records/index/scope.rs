@@ -72,12 +72,17 @@ impl Scope {
 
     /// The filter, of documents that are seen.
     pub(crate) fn narrow(&self, filter: Filter) -> Filter {
+        self.narrow_by(TENANT, filter)
+    }
+
+    /// The same for documents that have their tenant in another field.
+    pub(crate) fn narrow_by(&self, field: &str, filter: Filter) -> Filter {
         let own = match self {
             Self::All => return filter,
-            Self::Tenant(tenant) => Filter::eq(TENANT, &**tenant),
-            Self::Untenanted => Filter::eq(TENANT, Bson::Null),
+            Self::Tenant(tenant) => Filter::eq(field, &**tenant),
+            Self::Untenanted => Filter::eq(field, Bson::Null),
             Self::Sole { tenant, .. } => {
-                Filter::Field(TENANT.into(), Test::In(vec![Bson::Null, (&**tenant).into()]))
+                Filter::Field(field.into(), Test::In(vec![Bson::Null, (&**tenant).into()]))
             }
         };
         // First, as it stands first in the indexes.

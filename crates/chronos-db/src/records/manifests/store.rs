@@ -115,7 +115,7 @@ impl Manifests {
     ) -> Result<Option<Prepared>> {
         let entry = entry_of(bucket, key, packed, writing);
         let note = note_of(bucket, &entry.key, writing.tenant.as_deref(), writing.now);
-        if !self.note(&note).await? {
+        if !self.record_gc_candidate(&note).await? {
             return Ok(None);
         }
         self.index.env.fail.hit("manifest.after_note")?;
@@ -149,7 +149,7 @@ impl Manifests {
     }
 
     /// Notes that the object will be stored. Whether nobody else has noted that key.
-    async fn note(&self, note: &Document) -> Result<bool> {
+    async fn record_gc_candidate(&self, note: &Document) -> Result<bool> {
         let mut batch = Batch::new();
         batch.push(&self.index.names.gc, Write::insert(note.clone()));
         Ok(self.index.documents.apply(batch).await?.first().is_some_and(Outcome::is_applied))

@@ -104,7 +104,7 @@ impl Sweeper {
                 .collect();
             match self.unnamed(head, objects).await {
                 Ok(objects) if objects.is_empty() => {}
-                Ok(objects) => *noted += self.note(head, bucket, objects, until).await?,
+                Ok(objects) => *noted += self.record_gc_candidates(head, bucket, objects, until).await?,
                 Err(error) => {
                     tracing::warn!(collection = %self.index.names.collection, item = %id, %error, "which objects its versions name cannot be said: all of them stay");
                     *failed = failed.take().or(Some(error));
@@ -144,7 +144,7 @@ impl Sweeper {
     }
 
     /// Notes them, unless others of the item are noted already. Returns how many are noted by this.
-    async fn note(
+    async fn record_gc_candidates(
         &self,
         head: &Head,
         bucket: &str,

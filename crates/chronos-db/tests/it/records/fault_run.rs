@@ -190,9 +190,9 @@ async fn nothing_is_lost_and_everything_counted_whatever_fails_and_dies(p: &Pair
     let deaths = kill_in_turn(|| Mortal::start(p, &store, &more, &log), seed, &over);
     let written = writers::all(&store, &ledger, seed, &over);
     let ((), killed, ()) = tokio::join!(day, deaths, written);
-    let told = ledger.summary();
+    let acknowledged = ledger.summary();
     eprintln!(
-        "{:?}: {} faults, {killed} workers killed, {told} in {:?}",
+        "{:?}: {} faults, {killed} workers killed, {acknowledged} in {:?}",
         p.kind,
         weather.faults(),
         began.elapsed()

@@ -200,8 +200,8 @@ async fn random_erasures_leave_the_values_of_the_others_whatever_fails_on_the_wa
         }
         let expected: BTreeSet<String> = live.iter().map(|(_, value)| value.clone()).collect();
         assert_eq!(values(&users).await, expected, "step {step}");
-        let told = totals(&users).await["rules"]["open"]["unique"]["n"].clone();
-        assert_eq!(told, json!(expected.len()), "step {step}");
+        let counted = totals(&users).await["rules"]["open"]["unique"]["n"].clone();
+        assert_eq!(counted, json!(expected.len()), "step {step}");
     }
     assert!(!users.counters().recount().await.unwrap().corrected);
 }

@@ -79,7 +79,7 @@ async fn versions(things: &Collection) -> BTreeMap<ItemId, Vec<Version>> {
     versions
 }
 
-/// What was told or waited is there once, in its order; what nobody asked for is not.
+/// What was acknowledged or waited is there once, in its order; what nobody asked for is not.
 fn check_answers(ledger: &Ledger, versions: &BTreeMap<ItemId, Vec<Version>>) {
     let mut by_request = BTreeMap::<&str, Vec<&Version>>::new();
     for version in versions.values().flatten() {
@@ -98,7 +98,7 @@ fn check_answers(ledger: &Ledger, versions: &BTreeMap<ItemId, Vec<Version>>) {
         if let Some(item) = attempt.item {
             assert_eq!(version.id, item, "{attempt:?}: {version:?}");
         }
-        if let End::Told { ov, cv } = attempt.end {
+        if let End::Acknowledged { ov, cv } = attempt.end {
             assert_eq!((version.ov, version.cv), (ov, cv), "{attempt:?}");
         }
         if attempt.is_own && must_be_there(attempt.end) {
@@ -149,8 +149,8 @@ async fn check_counters(collection: &Collection, versions: Option<&BTreeMap<Item
         let count = |is: fn(Op) -> bool| versions.values().flatten().filter(|version| is(version.op)).count();
         let (created, deleted) = (count(|op| op == Op::Create), count(|op| op == Op::Delete));
         let updated = count(|op| !matches!(op, Op::Create | Op::Delete));
-        let told = [totals.counts.created, totals.counts.updated, totals.counts.deleted];
-        assert_eq!(told, [created, updated, deleted].map(|count| count as u64), "{name}");
+        let counted = [totals.counts.created, totals.counts.updated, totals.counts.deleted];
+        assert_eq!(counted, [created, updated, deleted].map(|count| count as u64), "{name}");
     }
     let recounted = collection.counters().recount().await.unwrap();
     let after = collection.counters().totals().await.unwrap();
@@ -212,7 +212,7 @@ async fn check_backup(store: &Store, things: &Collection) {
     assert!(found.keys().eq(expected.keys()), "{:?} of {:?}", found.keys(), expected.keys());
     for (id, history) in expected {
         // Files lie elsewhere, and what names them with them.
-        let told = |history: &[Version]| {
+        let comparable = |history: &[Version]| {
             let mut versions = history.to_vec();
             for version in &mut versions {
                 version.size = 0;
@@ -220,7 +220,7 @@ async fn check_backup(store: &Store, things: &Collection) {
             }
             versions
         };
-        assert_eq!(told(&found[&id]), told(&history));
+        assert_eq!(comparable(&found[&id]), comparable(&history));
         for version in &history {
             let of = async |collection: &Collection| {
                 let view = collection.get(&id).version(version.ov).include_deleted().await.unwrap().unwrap();

@@ -72,7 +72,7 @@ async fn try_to_erase(people: &Collection, ledger: &Ledger, id: &ItemId) {
     }
 }
 
-/// Erases whoever could not be erased during the day, also who was created unseen.
+/// Erases who could not be erased during the day, also who was created unseen.
 pub(super) async fn erase_the_rest(people: &Collection, ledger: &Ledger) {
     let listed: Vec<_> = people.list().include_deleted().stream().await.unwrap().try_collect().await.unwrap();
     let erased = ledger.erased();

@@ -1,4 +1,4 @@
-//! What every caller asked for, and was told.
+//! What every caller asked for, and was answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::may_pass;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// It is this version.
-    Told { ov: i64, cv: i64 },
+    Acknowledged { ov: i64, cv: i64 },
     /// It waits, and will take place once.
     Queued,
     /// Nobody knows.
@@ -59,7 +59,7 @@ impl Ledger {
     ) -> Option<Written> {
         let (item, end) = match &result {
             Ok(written) if written.queued.is_some() => (Some(written.id), End::Queued),
-            Ok(written) => (Some(written.id), End::Told { ov: written.ov, cv: written.cv }),
+            Ok(written) => (Some(written.id), End::Acknowledged { ov: written.ov, cv: written.cv }),
             Err(error) => {
                 assert!(may_pass(error), "{request} was refused: {error} ({error:?})");
                 self.failed("write", error);
@@ -103,12 +103,12 @@ impl Ledger {
         self.orders.lock().clone()
     }
 
-    /// A version that was told, the `n`th of them or so.
-    pub(super) fn told(&self, n: u64) -> Option<(ItemId, i64, i64, String)> {
+    /// A version that was acknowledged, the `n`th of them or so.
+    pub(super) fn acknowledged(&self, n: u64) -> Option<(ItemId, i64, i64, String)> {
         let attempts = self.attempts.lock();
         let at = usize::try_from(n).unwrap_or_default() % attempts.len().max(1);
         attempts.get(at).and_then(|attempt| match (attempt.end, attempt.item) {
-            (End::Told { ov, cv }, Some(item)) => Some((item, ov, cv, attempt.content.clone())),
+            (End::Acknowledged { ov, cv }, Some(item)) => Some((item, ov, cv, attempt.content.clone())),
             _ => None,
         })
     }
@@ -116,14 +116,14 @@ impl Ledger {
     pub(super) fn summary(&self) -> String {
         let attempts = self.attempts.lock();
         let count = |is: fn(&End) -> bool| attempts.iter().filter(|attempt| is(&attempt.end)).count();
-        let told = count(|end| matches!(end, End::Told { .. }));
+        let acknowledged = count(|end| matches!(end, End::Acknowledged { .. }));
         let (queued, unknown) = (count(|end| *end == End::Queued), count(|end| *end == End::Unknown));
         let erased = self.erased.lock();
         let certified = erased.values().filter(|(_, certified)| *certified).count();
         let orders = self.orders.lock();
         let inserted = orders.iter().filter(|order| order.id.is_some()).count();
         format!(
-            "{told} writes told, {queued} queued, {unknown} unknown, {certified} of {} erasures certified, {inserted} of {} orders told, errors {:?}",
+            "{acknowledged} writes acknowledged, {queued} queued, {unknown} unknown, {certified} of {} erasures certified, {inserted} of {} orders acknowledged, errors {:?}",
             erased.len(),
             orders.len(),
             self.errors.lock()

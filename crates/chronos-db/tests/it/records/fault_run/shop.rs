@@ -51,7 +51,7 @@ async fn by(collection: &Collection, key: &str) -> BTreeMap<String, Vec<String>>
     found
 }
 
-/// Every order that was told is there once, with a customer and a product, of whom there is one each.
+/// Every order that was acknowledged is there once, with a customer and a product, of whom there is one each.
 pub(super) async fn audit(store: &Store, ledger: &Ledger) {
     let shop = Shop::of(store);
     let orders = by(&shop.orders, "orderId").await;

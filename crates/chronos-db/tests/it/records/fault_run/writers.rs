@@ -71,8 +71,8 @@ fn fields(request: &str, length: usize) -> Json {
 /// An item that one task alone writes.
 struct Own {
     id: ItemId,
-    /// Versions that were told, and whose content they have.
-    told: Vec<(i64, String)>,
+    /// Versions that were acknowledged, and whose content they have.
+    acknowledged: Vec<(i64, String)>,
     content: String,
     is_live: bool,
 }
@@ -126,8 +126,9 @@ impl Writer {
         let result = self.things.create(document).request_id(request).await;
         let written = self.ledger.note(result, (request, request), (None, true));
         if let Some(written) = written {
-            let told = if written.queued.is_none() { vec![(written.ov, request.to_owned())] } else { vec![] };
-            self.own.push(Own { id: written.id, told, content: request.to_owned(), is_live: true });
+            let acknowledged =
+                if written.queued.is_none() { vec![(written.ov, request.to_owned())] } else { vec![] };
+            self.own.push(Own { id: written.id, acknowledged, content: request.to_owned(), is_live: true });
         }
     }
 
@@ -138,10 +139,10 @@ impl Writer {
     }
 
     async fn change(&mut self, kind: u64, request: &str, at: usize) {
-        let (things, Own { id, told, content, is_live }) = (&self.things, &self.own[at]);
+        let (things, Own { id, acknowledged, content, is_live }) = (&self.things, &self.own[at]);
         let (id, old) = (*id, content.clone());
         // What is as it was makes no version.
-        let others: Vec<_> = told.iter().filter(|(_, content)| !is_live || *content != old).collect();
+        let others: Vec<_> = acknowledged.iter().filter(|(_, content)| !is_live || *content != old).collect();
         let earlier = usize::try_from(below(&self.random, others.len().max(1) as u64)).unwrap();
         let earlier = others.get(earlier).map(|earlier| (*earlier).clone());
         let (result, content, is_live) = match (kind, is_live) {
@@ -172,7 +173,7 @@ impl Writer {
             Some(written) => {
                 let own = &mut self.own[at];
                 if written.queued.is_none() && is_live {
-                    own.told.push((written.ov, content.clone()));
+                    own.acknowledged.push((written.ov, content.clone()));
                 }
                 (own.content, own.is_live) = (content, is_live);
             }
@@ -182,21 +183,21 @@ impl Writer {
     }
 }
 
-/// Reads what was told, long ago or just now, and finds it or hears that a store is away.
+/// Reads what was acknowledged, long ago or just now, and finds it or hears that a store is away.
 async fn read(things: Collection, ledger: Arc<Ledger>, random: SeededRandom, over: CancellationToken) {
     while !over.is_cancelled() {
         tokio::time::sleep(PACE).await;
-        let Some((id, ov, cv, content)) = ledger.told(below(&random, u64::MAX)) else { continue };
+        let Some((id, ov, cv, content)) = ledger.acknowledged(below(&random, u64::MAX)) else { continue };
         let found = match below(&random, 2) {
             0 => things.get(&id).version(ov).include_deleted().await,
             _ => things.get(&id).as_of_cv(cv).include_deleted().await,
         };
         match found {
             Ok(Some(view)) => {
-                assert_eq!((view.ov, view.cv), (ov, cv), "a version of {id} that was told");
+                assert_eq!((view.ov, view.cv), (ov, cv), "a version of {id} that was acknowledged");
                 has_content(&view, &content, "read meanwhile");
             }
-            Ok(None) => panic!("version {ov} of {id} at {cv} was told, and is not found"),
+            Ok(None) => panic!("version {ov} of {id} at {cv} was acknowledged, and is not found"),
             Err(error) => {
                 assert!(may_pass(&error), "version {ov} of {id}: {error} ({error:?})");
                 ledger.failed("read", &error);
