@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 mod mutate;
+mod stored;
 mod texts;
 
 use std::time::Duration;
@@ -19,10 +20,10 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// What reading one may take of memory, in KiB.
 const MOST_KIB: u64 = 64 * 1024;
 
-/// How many inputs a reader is given.
-fn inputs() -> u64 {
-    let wanted = std::env::var("CHRONOS_FUZZ_INPUTS").ok().and_then(|text| text.parse().ok());
-    wanted.unwrap_or(20_000)
+/// How many inputs a reader is given, each of which is read by so many operations as it costs.
+fn inputs(costs: u64) -> u64 {
+    let wanted: Option<u64> = std::env::var("CHRONOS_FUZZ_INPUTS").ok().and_then(|text| text.parse().ok());
+    wanted.unwrap_or(20_000) / costs
 }
 
 /// What this thread has had of a processor.

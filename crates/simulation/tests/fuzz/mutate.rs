@@ -1,5 +1,6 @@
 //! Bytes that are almost right.
 
+use bson::{Bson, Document};
 use simulation::Chance;
 
 /// What parsers stumble over.
@@ -64,4 +65,48 @@ pub(crate) fn bytes(chance: &Chance, valid: &[u8]) -> Vec<u8> {
 /// As text, what is none replaced.
 pub(crate) fn text(chance: &Chance, valid: &str) -> String {
     String::from_utf8_lossy(&bytes(chance, valid.as_bytes())).into_owned()
+}
+
+/// A value of some type.
+fn value(chance: &Chance) -> Bson {
+    match chance.below(12) {
+        0 => Bson::Null,
+        1 => Bson::Int32(-1),
+        2 => Bson::Int64(i64::MAX),
+        3 => Bson::Int64(i64::MIN),
+        4 => Bson::Double(f64::NAN),
+        5 => Bson::String(String::from_utf8_lossy(&bytes(chance, b"text")).into_owned()),
+        6 => Bson::Array(vec![Bson::Null, Bson::Int32(1)]),
+        7 => Bson::Document(Document::new()),
+        8 => Bson::Boolean(true),
+        9 => Bson::DateTime(bson::DateTime::from_millis(i64::MAX)),
+        10 => Bson::Binary(bson::Binary {
+            subtype: bson::spec::BinarySubtype::Generic,
+            bytes: bytes(chance, &[0; 16]),
+        }),
+        _ => Bson::ObjectId(bson::oid::ObjectId::from_bytes([7; 12])),
+    }
+}
+
+/// A document of which a field or two are something else, or gone.
+pub(crate) fn document(chance: &Chance, valid: &Document) -> Document {
+    let mut document = valid.clone();
+    for _ in 0..1 + chance.skewed(3) {
+        let fields: Vec<String> = document.keys().filter(|field| *field != "_id").cloned().collect();
+        let Some(field) = chance.pick(&fields).cloned() else { break };
+        let inner = document.get(&field).and_then(Bson::as_document).cloned();
+        match (inner, chance.below(4)) {
+            (Some(inner), 0..3) => {
+                let changed = self::document(chance, &inner);
+                document.insert(field, changed);
+            }
+            (_, 0) => {
+                document.remove(&field);
+            }
+            _ => {
+                document.insert(field, value(chance));
+            }
+        }
+    }
+    document
 }

@@ -31,7 +31,7 @@ fn configuration() -> String {
 #[test]
 fn configuration_and_connection_strings() {
     let valid = configuration();
-    bounded("configuration", inputs(), |chance| {
+    bounded("configuration", inputs(1), |chance| {
         let text = mutate::text(chance, &valid);
         let read = Config::parse(&text, Path::new("/etc/app"));
         // What is accepted can be said.
@@ -60,7 +60,7 @@ fn filters() {
     .to_string();
     let document =
         doc! { "a": 3_i64, "b": "x", "d": [{ "e": "aabcc" }], "f": { "g": [1, 2] }, "h": Bson::Null };
-    bounded("filters", inputs(), |chance| {
+    bounded("filters", inputs(1), |chance| {
         let Ok(parsed) = Json::parse(mutate::text(chance, &valid)) else { return };
         if let Ok(filter) = filter::parse(&parsed, &mut |path| Ok(path.to_owned())) {
             let _ = filter.matches(&document);
@@ -76,7 +76,7 @@ fn documents_and_lines_of_imports() {
                  "b": {"$binary": {"base64": "AAAA", "subType": "04"}}, "deep": [[[[{"a": [1, -0.0, "x"]}]]]]}
     })
     .to_string();
-    bounded("documents", inputs(), |chance| {
+    bounded("documents", inputs(1), |chance| {
         let Ok(parsed) = Json::parse(mutate::bytes(chance, valid.as_bytes())) else { return };
         let _ = ImportOp::parse(&parsed);
         let _ = json_to_bson(&parsed);
@@ -95,7 +95,7 @@ fn keys_times_and_positions() {
         "earliest",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     ];
-    bounded("keys", inputs(), |chance| {
+    bounded("keys", inputs(1), |chance| {
         let text = mutate::text(chance, chance.pick(&valid).copied().unwrap_or_default());
         let _ = keys::parse_item(&text);
         let _ = keys::parse_property(&text);

@@ -20,7 +20,7 @@ use crate::clock::millis;
 use crate::documents::{Direction, Filter, Scan, within};
 use crate::records::index::{CV, STABLE, without_content};
 use crate::records::model::{ItemId, Op, int, number};
-use crate::{Result, Timestamp};
+use crate::{Error, Result, Timestamp};
 
 /// How long a writer that has taken a number may need to write its row before the number is closed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -30,6 +30,8 @@ const SETTLED_MILLIS: i64 = 1_000;
 const STEP: i64 = 1_000;
 /// Numbers beyond what this process knows at which it reads those of others.
 const MAX_TAIL: i64 = 3 * STEP;
+/// No crash leaves so many numbers without a row: a counter that says so is damaged.
+const MAX_OPEN: i64 = 1 << 20;
 /// Runs of numbers that are remembered.
 const MAX_RUNS: usize = 1_024;
 
@@ -266,6 +268,13 @@ impl Watermark {
                     settled = settled.max(passed);
                     stable = passed;
                 }
+                if end - stable > MAX_OPEN {
+                    let open = end - stable - 1;
+                    let message = format!(
+                        "the counter is damaged: {open} numbers behind {stable} were given out and have no row"
+                    );
+                    return Err(Error::database(message).in_collection(&self.index.names.collection));
+                }
                 self.index.env.fail.hit("stable.before_void")?;
                 let close = async { self.index.void(&(stable + 1..end).collect::<Vec<_>>()).await.map(drop) };
                 // Who may only look sees what is settled without them.
@@ -344,7 +353,7 @@ impl Watermark {
             ..Scan::default()
         };
         let found = self.index.documents.scan(&self.index.names.ver, scan).try_next().await?;
-        Ok(found.and_then(|doc| number(&doc, "cv")).unwrap_or(last + 1))
+        Ok(found.and_then(|doc| number(&doc, "cv")).unwrap_or(last.saturating_add(1)))
     }
 }
 
