@@ -5,18 +5,26 @@ use futures::TryStreamExt as _;
 use super::finish::Finisher;
 use super::queued;
 use crate::records::{Collection, ErasureRecord, ItemId, Op, WriteOptions};
-use crate::{Chronos, Error, Result};
+use crate::{Chronos, Error, ErrorKind, Result};
+
+/// What became of the erasures that were not over.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Resumed {
+    pub(crate) finished: u64,
+    /// Some wait for an operation that another process, or this one, is carrying out.
+    pub(crate) is_some_waiting: bool,
+}
 
 /// Goes on with every erasure of a collection that is not over, as far as its handle sees them. One that fails
-/// holds up no other. Returns how many were finished.
+/// holds up no other.
 ///
 /// # Errors
 /// The first error, after all were tried.
-pub(crate) async fn resume(chronos: &Chronos, collection: &Collection) -> Result<u64> {
+pub(crate) async fn resume(chronos: &Chronos, collection: &Collection) -> Result<Resumed> {
     let index = &collection.workers.index;
     let scope = collection.upkeep_scope().await?;
     let mut open = collection.workers.eraser.erasures.open(|filter| scope.narrow(filter));
-    let (mut finished, mut failed) = (0, None);
+    let (mut resumed, mut failed) = (Resumed::default(), None);
     let mut now = None;
     while let Some(stored) = open.try_next().await? {
         let now = match now {
@@ -34,12 +42,13 @@ pub(crate) async fn resume(chronos: &Chronos, collection: &Collection) -> Result
             }
         };
         match done.await {
-            Ok(true) => finished += 1,
+            Ok(true) => resumed.finished += 1,
             Ok(false) => {}
+            Err(error) if error.kind() == ErrorKind::Locked => resumed.is_some_waiting = true,
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    failed.map_or(Ok(finished), Err)
+    failed.map_or(Ok(resumed), Err)
 }
 
 async fn look_again(finisher: &Finisher<'_>, record: ErasureRecord, id: ItemId) -> Result<()> {

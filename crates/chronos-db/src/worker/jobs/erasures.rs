@@ -28,6 +28,8 @@ impl Job for Erasures {
 
     async fn run(&self, target: &Target, _: Duration) -> Result<JobOutcome> {
         let Some(collection) = collection(target) else { return Ok(JobOutcome::default()) };
-        Ok(JobOutcome::counted([("certified", resume(&self.chronos, collection).await?)]))
+        let resumed = resume(&self.chronos, collection).await?;
+        let counted = JobOutcome::counted([("certified", resumed.finished)]);
+        Ok(JobOutcome { is_unfinished: resumed.is_some_waiting, ..counted })
     }
 }
