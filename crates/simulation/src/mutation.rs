@@ -85,7 +85,7 @@ pub const ALL: &[Mutation] = &[
         None,
     ),
     records("G4", "rows leave while writers that know an older head are under way", &["guard.fence"], None),
-    records("G5", "manifests keep what was erased", &["guard.rewrite"], Some(26)),
+    records("G5", "manifests keep what was erased", &["guard.rewrite"], Some(95)),
     records("G6", "a follower of the counters puts totals over those of another", &["guard.totals"], None),
     records("G7", "a write goes before those of its item that wait", &["guard.lane"], Some(2)),
     records(

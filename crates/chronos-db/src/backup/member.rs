@@ -14,7 +14,7 @@ use flate2::write::GzEncoder;
 
 use super::format::MemberFile;
 use crate::documents::{raw_bson, whole_raw};
-use crate::records::{Row, checksum, off_thread};
+use crate::records::{HEAVY_BYTES, Row, checksum, off_thread};
 use crate::{Error, Result, Timestamp};
 
 /// From this many bytes on a member is full: it has at most one version beyond that.
@@ -177,7 +177,7 @@ impl Filling {
     pub(super) async fn pack(self, run: &str) -> Result<(MemberFile, Bytes)> {
         let Self { raw, rows, first_cv, last_cv, earliest, latest } = self;
         let raw_bytes = raw.len() as u64;
-        let packed = off_thread(true, move || {
+        let packed = off_thread(raw.len() > HEAVY_BYTES, move || {
             let mut packer = GzEncoder::new(Vec::with_capacity(raw.len() / 3), LEVEL);
             packer.write_all(&raw).and_then(|()| packer.finish())
         });
@@ -212,7 +212,7 @@ pub(super) async fn unpack(file: Bytes, member: &MemberFile) -> Result<Vec<Entry
         return Err(Error::storage(message));
     }
     let expected = member.raw_bytes;
-    let unpacked = off_thread(true, move || {
+    let unpacked = off_thread(expected > HEAVY_BYTES as u64, move || {
         let mut raw = Vec::new();
         // No more than it should have.
         GzDecoder::new(&file[..]).take(expected + 1).read_to_end(&mut raw).map(|_| raw)
@@ -242,7 +242,8 @@ pub(super) async fn search(
     file: Bytes,
     wanted: impl Fn(&Row) -> bool + Send + 'static,
 ) -> Result<Option<Row>> {
-    off_thread(true, move || {
+    // Text is packed to a tenth at best, or nearly.
+    off_thread(file.len() > HEAVY_BYTES / 8, move || {
         let mut unpacked = GzDecoder::new(&file[..]);
         while let Some(one) = next_document(&mut unpacked) {
             let entry = raw_bson::framed(&one).and_then(Entry::decode);

@@ -30,7 +30,7 @@ pub use assign::{Assigned, MigrateTenants};
 pub use collection::Collection;
 pub(crate) use collection::{Opens, Origin};
 pub(crate) use document::externalize::reference;
-pub(crate) use document::heavy::work as off_thread;
+pub(crate) use document::heavy::{BYTES as HEAVY_BYTES, work as off_thread};
 pub use document::indexing::MAX_INDEXED_BYTES;
 pub use document::merge::merge;
 pub(crate) use document::payload::{
