@@ -18,49 +18,53 @@ pub(super) struct OperationTarget<'p> {
     pub(super) tenant: Option<&'p str>,
 }
 
+/// An event of an operation at a place, with what else is known of it.
+macro_rules! of_operation {
+    ($level:ident, $category:literal, $operation:expr, $place:expr, $($fields:tt)+) => {
+        tracing::$level!(
+            target: $category,
+            category = $category,
+            operation = $operation.event_name(),
+            collection = $place.collection,
+            dbName = $place.database,
+            tenantId = $place.tenant,
+            $($fields)+
+        )
+    };
+}
+
 /// At the level `debug` if there was nothing to do.
 pub(super) fn succeeded(operation: Operation, place: OperationTarget<'_>, took: Duration, is_idle: bool) {
-    macro_rules! event {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "chronos-operation",
-                category = "chronos-operation",
-                operation = operation.event_name(),
-                collection = place.collection,
-                dbName = place.database,
-                tenantId = place.tenant,
-                duration = millis(took),
-            )
-        };
+    let duration = millis(took);
+    if is_idle {
+        of_operation!(debug, "chronos-operation", operation, place, duration);
+    } else {
+        of_operation!(info, "chronos-operation", operation, place, duration);
     }
-    if is_idle { event!(debug) } else { event!(info) }
 }
 
 /// What was done to many items at once.
 pub(super) fn performed(operation: Operation, place: OperationTarget<'_>, items: u64, took: Duration) {
     let duration = millis(took);
-    tracing::info!(
-        target: "chronos-performance",
-        category = "chronos-performance",
-        operation = operation.event_name(),
-        collection = place.collection,
-        dbName = place.database,
-        tenantId = place.tenant,
+    // Counts are far below where floats have holes.
+    let per_item = duration / items.max(1) as f64;
+    of_operation!(
+        info,
+        "chronos-performance",
+        operation,
+        place,
         itemsCount = items,
         duration,
-        // Counts are far below where floats have holes.
-        avgPerItem = duration / items.max(1) as f64,
+        avgPerItem = per_item,
     );
 }
 
 pub(super) fn failed(operation: Operation, place: OperationTarget<'_>, error: &Error, took: Duration) {
-    tracing::error!(
-        target: "chronos-operation",
-        category = "chronos-operation",
-        operation = operation.event_name(),
-        collection = place.collection,
-        dbName = place.database,
-        tenantId = place.tenant,
+    of_operation!(
+        error,
+        "chronos-operation",
+        operation,
+        place,
         duration = millis(took),
         error = error.code(),
     );
