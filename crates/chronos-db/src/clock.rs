@@ -186,7 +186,7 @@ impl Moment {
 /// The present by the steady clock, as milliseconds since its beginning: for waits of one process, which nobody who
 /// sets its clock is to lengthen. No date, and not to be stored.
 pub(crate) fn steady_now(clock: &dyn Clock) -> Timestamp {
-    Timestamp::from_millis(i64::try_from(clock.steady().as_millis()).unwrap_or(i64::MAX))
+    Timestamp::from_millis(millis(clock.steady()))
 }
 
 /// Returns when the steady clock has reached `end`, however early its sleeps return.

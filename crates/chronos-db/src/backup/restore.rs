@@ -125,7 +125,7 @@ impl Restorer {
     /// That everything is there: writers go on from here.
     pub(super) async fn finish(&self) -> Result<()> {
         let index = &self.workers.index;
-        let Some(mut note) = self.note().await? else {
+        let Some(mut note) = index.restore_note().await? else {
             return Err(Error::database("the note of the restore is gone: something else is at work here"));
         };
         note.insert("finished", true);
@@ -161,11 +161,6 @@ impl Restorer {
         }
     }
 
-    async fn note(&self) -> Result<Option<Document>> {
-        let index = &self.workers.index;
-        Ok(index.documents.get(&index.names.counter, vec![RESTORING.into()]).await?.pop())
-    }
-
     /// What the note of this very restore says besides how far it is.
     fn description(&self) -> Document {
         let up_to = match self.which {
@@ -191,7 +186,7 @@ impl Restorer {
     async fn begin(&self) -> Result<Document> {
         let index = &self.workers.index;
         let mut described = self.description();
-        let there = match self.note().await? {
+        let there = match index.restore_note().await? {
             Some(note) => note,
             None => {
                 let is_empty = !index.holds_any(&Scope::All).await?
@@ -209,7 +204,8 @@ impl Restorer {
                 batch.push(&index.names.counter, Write::insert(doc! { "_id": KEPT }));
                 index.documents.apply(batch).await?;
                 index.env.fail.hit("restore_backup.after_note")?;
-                self.note()
+                index
+                    .restore_note()
                     .await?
                     .ok_or_else(|| Error::database("the note of the restore is not there").retryable())?
             }
@@ -245,7 +241,7 @@ impl Restorer {
             return Ok(());
         }
         self.fill_up(row.cv, next, chunk, progress).await?;
-        let Placed { mut row, objects } = self.target.location(entry)?;
+        let Placed { mut row, objects } = self.target.place(entry)?;
         self.take_after_shared(&mut row, chunk).await?;
         *next = row.cv + 1;
         chunk.versions += u64::from(!row.op.is_bare());

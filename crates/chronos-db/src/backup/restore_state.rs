@@ -16,7 +16,7 @@ impl Restorer {
                 for entry in catalog::entries(&self.location, &self.chain, segment, member).await? {
                     let created_at = entry.created_at;
                     chunk.damaged += u64::from(entry.damage.is_some());
-                    let Placed { row, objects } = self.target.location(entry)?;
+                    let Placed { row, objects } = self.target.place(entry)?;
                     if row.op.is_bare() {
                         continue;
                     }

@@ -34,7 +34,7 @@ pub(super) struct Placed {
 
 impl Target {
     /// The version in its new place.
-    pub(super) fn location(&self, entry: Entry) -> Result<Placed> {
+    pub(super) fn place(&self, entry: Entry) -> Result<Placed> {
         let Entry { row, item, blobs, .. } = entry;
         let mut row = Row::read(&row)?;
         row.unflushed_since = None;

@@ -17,6 +17,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use bson::Document;
 use bson::oid::ObjectId;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -43,6 +44,11 @@ pub(crate) const PRUNED: &str = "pruned";
 pub(crate) const VOIDS: &str = "voids";
 /// The note of a restore of a backup, in the same collection. Nobody else writes until it is finished.
 pub(crate) const RESTORING: &str = "restoring";
+
+/// Whether the restore that a note is about has not come to its end.
+pub(crate) fn is_restore_under_way(restore_note: &Document) -> bool {
+    !restore_note.get_bool("finished").unwrap_or(false)
+}
 
 /// What the configuration says about every collection of this kind.
 #[derive(Clone, Debug)]
@@ -242,6 +248,11 @@ impl RecordIndex {
     /// The last number that the counter says was given out; none if none was.
     pub(crate) async fn last_cv(&self) -> Result<Option<i64>> {
         self.number_of(CV).await
+    }
+
+    /// The note of the backup that is, or was, restored to the collection.
+    pub(crate) async fn restore_note(&self) -> Result<Option<Document>> {
+        Ok(self.documents.get(&self.names.counter, vec![RESTORING.into()]).await?.pop())
     }
 
     /// A number of the counter collection.

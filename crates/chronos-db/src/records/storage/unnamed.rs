@@ -24,7 +24,7 @@ use super::payload_store::PayloadStore;
 use crate::documents::{Direction, Filter, Scan};
 use crate::objects::keys;
 use crate::records::index::scope::Scope;
-use crate::records::index::{RESTORING, RecordIndex};
+use crate::records::index::{RecordIndex, is_restore_under_way};
 use crate::records::model::{Head, ItemId};
 use crate::records::versions::Versions;
 use crate::{Error, Result, Timestamp};
@@ -39,6 +39,17 @@ pub(crate) struct Sweeper {
     pub(crate) versions: Arc<Versions>,
 }
 
+/// One look at all objects of a collection.
+struct Look<'a> {
+    sweeper: &'a Sweeper,
+    scope: &'a Scope,
+    /// The end of the grace of what is found.
+    until: Timestamp,
+    noted: u64,
+    /// What was wrong with an item first.
+    failed: Option<Error>,
+}
+
 /// An object of an item, as its key says.
 struct Object {
     key: String,
@@ -50,7 +61,7 @@ impl Sweeper {
     /// Notes objects that no version names, of items that `scope` sees; they go when they still have no name
     /// `grace` later. Returns how many were not noted before. What is wrong with one item holds up no other.
     pub(crate) async fn sweep(&self, grace: Duration, scope: &Scope) -> Result<u64> {
-        if self.is_restoring().await? {
+        if self.index.restore_note().await?.as_ref().is_some_and(is_restore_under_way) {
             // Its objects come before its rows.
             return Ok(0);
         }
@@ -58,10 +69,9 @@ impl Sweeper {
             tracing::warn!(collection = %self.index.names.collection, "objects without a version stay: the bucket holds a restored copy of the collection");
             return Ok(0);
         }
-        let now = self.index.documents.now().await?;
-        let until = now.plus(grace);
+        let until = self.index.documents.now().await?.plus(grace);
         let prefix = keys::collection_prefix(&self.index.names.collection)?;
-        let (mut noted, mut failed) = (0, None);
+        let mut look = Look { sweeper: self, scope, until, noted: 0, failed: None };
         for name in self.payloads.bucket_names() {
             let mut rounds = self.payloads.bucket(name)?.list(&prefix).try_chunks(ROUND);
             while let Some(objects) = rounds.next().await {
@@ -71,47 +81,10 @@ impl Sweeper {
                         of_items.entry(id).or_default().push(object);
                     }
                 }
-                self.look_at(name, of_items, (until, scope), (&mut noted, &mut failed)).await?;
+                look.at(name, of_items).await?;
             }
         }
-        failed.map_or(Ok(noted), Err)
-    }
-
-    async fn is_restoring(&self) -> Result<bool> {
-        let note = self.index.documents.get(&self.index.names.counter, vec![RESTORING.into()]).await?;
-        Ok(note.first().is_some_and(|note| !note.get_bool("finished").unwrap_or(false)))
-    }
-
-    async fn look_at(
-        &self,
-        bucket: &str,
-        of_items: BTreeMap<ItemId, Vec<Object>>,
-        (until, scope): (Timestamp, &Scope),
-        (noted, failed): (&mut u64, &mut Option<Error>),
-    ) -> Result<()> {
-        let ids: Vec<ItemId> = of_items.keys().copied().collect();
-        let under_way = self.under_way(&ids).await?;
-        let heads = self.index.heads(&ids).await?;
-        for (id, objects) in of_items {
-            // What is left of erased items has notes of its own.
-            let head = heads.get(&id).filter(|head| !head.erased);
-            let Some(head) = head.filter(|head| scope.sees(head.meta.tenant.as_deref())) else { continue };
-            let objects: Vec<(String, String)> = objects
-                .into_iter()
-                .filter(|object| object.plain.is_none_or(|ov| ov <= head.ov))
-                .map(|object| (bucket.to_owned(), object.key))
-                .filter(|object| !under_way.contains(object))
-                .collect();
-            match self.unnamed(head, objects).await {
-                Ok(objects) if objects.is_empty() => {}
-                Ok(objects) => *noted += self.record_gc_candidates(head, bucket, objects, until).await?,
-                Err(error) => {
-                    tracing::warn!(collection = %self.index.names.collection, item = %id, %error, "which objects its versions name cannot be said: all of them stay");
-                    *failed = failed.take().or(Some(error));
-                }
-            }
-        }
-        Ok(())
+        look.failed.map_or(Ok(look.noted), Err)
     }
 
     /// What notes say of objects of these items.
@@ -166,6 +139,40 @@ impl Sweeper {
         tracing::info!(collection = %self.index.names.collection, item = %head.id, objects = found, %until, "objects that no version names are removed later");
         self.index.env.fail.hit("sweep.after_note")?;
         Ok(found)
+    }
+}
+
+impl Look<'_> {
+    /// Notes those of a round of objects, by their items, that no version names.
+    async fn at(&mut self, bucket: &str, of_items: BTreeMap<ItemId, Vec<Object>>) -> Result<()> {
+        let sweeper = self.sweeper;
+        let ids: Vec<ItemId> = of_items.keys().copied().collect();
+        let under_way = sweeper.under_way(&ids).await?;
+        let heads = sweeper.index.heads(&ids).await?;
+        for (id, objects) in of_items {
+            // What is left of erased items has notes of its own.
+            let head = heads.get(&id).filter(|head| !head.erased);
+            let Some(head) = head.filter(|head| self.scope.sees(head.meta.tenant.as_deref())) else {
+                continue;
+            };
+            let objects: Vec<(String, String)> = objects
+                .into_iter()
+                .filter(|object| object.plain.is_none_or(|ov| ov <= head.ov))
+                .map(|object| (bucket.to_owned(), object.key))
+                .filter(|object| !under_way.contains(object))
+                .collect();
+            match sweeper.unnamed(head, objects).await {
+                Ok(objects) if objects.is_empty() => {}
+                Ok(objects) => {
+                    self.noted += sweeper.record_gc_candidates(head, bucket, objects, self.until).await?;
+                }
+                Err(error) => {
+                    tracing::warn!(collection = %sweeper.index.names.collection, item = %id, %error, "which objects its versions name cannot be said: all of them stay");
+                    self.failed = self.failed.take().or(Some(error));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

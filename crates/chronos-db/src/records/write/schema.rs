@@ -9,7 +9,7 @@ use crate::documents::{Batch, Direction, Index, Scan, Write};
 use crate::records::document::indexing::plain;
 use crate::records::index::own_names::KEPT;
 use crate::records::index::scope::{Scope, by_tenant};
-use crate::records::index::{CV, RESTORING, RecordIndex, STABLE, without_content};
+use crate::records::index::{CV, RESTORING, RecordIndex, STABLE, is_restore_under_way, without_content};
 use crate::records::model::ItemId;
 use crate::records::storage::expire::SHADOW_AT;
 use crate::records::storage::flush::Flusher;
@@ -98,7 +98,7 @@ impl Schema {
         let notes = vec![CV.into(), STABLE.into(), RESTORING.into()];
         let found = self.index.documents.get(&self.index.names.counter, notes).await?;
         if let Some(restoring) = found.iter().find(|doc| doc.get_str("_id").ok() == Some(RESTORING))
-            && !restoring.get_bool("finished").unwrap_or(false)
+            && is_restore_under_way(restoring)
         {
             let message =
                 "a backup is being restored to this collection: it can be written when that has ended";
